@@ -1,0 +1,103 @@
+"""What one call asks of a generator, and what comes back."""
+
+import dataclasses
+from typing import Protocol
+
+from arkjax.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingParams:
+    """How the tokens of one call are drawn.
+
+    Attributes:
+      temperature: 0 takes the most probable token; otherwise logits are divided by it.
+      top_k: keep the k most probable tokens; 0 keeps all.
+      top_p: keep the smallest set of tokens whose mass reaches top_p; 1 keeps all.
+      min_p: drop tokens less probable than min_p times the most probable one; 0 keeps all.
+      max_tokens: most tokens that one call may generate, the end token included.
+      stop_ids: tokens that end the call; the one met is the last of the generated ids.
+
+    Raises:
+      ConfigError: if a value is outside its range.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    max_tokens: int = 64
+    stop_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        checks = {
+            "temperature": (self.temperature >= 0, ">= 0"),
+            "top_k": (self.top_k >= 0, ">= 0 (0 keeps all tokens)"),
+            "top_p": (0 < self.top_p <= 1, "in (0, 1]"),
+            "min_p": (0 <= self.min_p < 1, "in [0, 1)"),
+            "max_tokens": (self.max_tokens >= 1, ">= 1"),
+        }
+        for name, (holds, rule) in checks.items():
+            if not holds:
+                raise ConfigError(f"sampling.{name} is {getattr(self, name)!r}: it must be {rule}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One call to be generated.
+
+    Attributes:
+      id: name of the call, unique among the pending ones.
+      prompt_ids: the whole prompt as token ids.
+      prefix_len: how many of the first prompt ids other requests may share; they are prefilled once.
+      sampling: how to draw tokens.
+      seed: with the weights, the prompt and `sampling`, it determines the tokens.
+    """
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    prefix_len: int
+    sampling: SamplingParams
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """What a generator made of a request.
+
+    Attributes:
+      request_id: the `Request.id`.
+      ids: generated token ids, the stop id included when one was met.
+      logprobs: for each id, its log-probability in the model's unmodified distribution.
+      sampling_logprobs: for each id, its log-probability in the distribution it was drawn from.
+      finish_reason: "stop" (a stop id was met) or "length" (max_tokens was reached).
+      cached_len: prompt tokens that were not prefilled for this call, because they were shared.
+      seconds: wall time from admission to the end, shared with the calls that ran beside it.
+    """
+
+    request_id: str
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    sampling_logprobs: tuple[float, ...]
+    finish_reason: str
+    cached_len: int
+    seconds: float
+
+
+class Generator(Protocol):
+    """Anything that turns requests into generations: the engine, or a remote server.
+
+    `max_context` is the largest number of prompt plus generated tokens of one call; `pending` is the
+    number of requests submitted and not yet returned by `step`.
+    """
+
+    max_context: int
+
+    @property
+    def pending(self) -> int: ...
+
+    def submit(self, request: Request) -> None:
+        """Queue a request. Raises DataError if it cannot fit into `max_context`."""
+
+    def step(self) -> list[Generation]:
+        """Work for a while and return the calls that ended, in any order."""

@@ -1,0 +1,54 @@
+"""A problem, a grade, and the promise that every grader keeps."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One question with its gold answer.
+
+    Attributes:
+      id: unique within its task and split.
+      question: the text that the model reads.
+      answer: the gold answer, in the form that the task's grader compares.
+      task: name of the task, e.g. "embedded_world".
+      domain: group by which results are broken down.
+      meta: further facts about the problem; `part` names its part of the split.
+    """
+
+    id: str
+    question: str
+    answer: str
+    task: str
+    domain: str
+    meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def question_hash(self) -> str:
+        """SHA-256 of the question's text: two problems with the same words are the same problem."""
+        return hashlib.sha256(" ".join(self.question.split()).encode()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Grade:
+    """A grader's verdict: whether it is right, what it read as the answer, and why it said so."""
+
+    correct: bool
+    extracted: str | None
+    reason: str
+
+
+class Grader(Protocol):
+    """Grades the text of one answer; deterministic, never raises on any text."""
+
+    def extract(self, text: str) -> str | None:
+        """The final answer stated in `text`, or None."""
+
+    def equal(self, a: str, b: str) -> bool:
+        """Whether two extracted answers are the same answer."""
+
+    def grade(self, problem: Problem, text: str) -> Grade:
+        """Compare the answer stated in `text` with the problem's gold answer."""
