@@ -1,0 +1,186 @@
+"""Files that are whole or absent, errors that say what the disk wants, and content hashes.
+
+A process may be killed at any point. Files and directories are therefore written aside, flushed to
+the disk and renamed.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from arkjax.errors import StorageError
+
+# Part of the name of everything that is still being written or deleted.
+ASIDE = ".aside-"
+_STORAGE_ERRNOS = {
+    errno.EACCES: "no permission to write there",
+    errno.EPERM: "no permission to write there",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of the path is a file, not a directory",
+    errno.EFBIG: "the file is larger than the file system or a limit allows",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.EIO: "the disk reports an input/output error",
+}
+
+
+def storage_error(path: str | os.PathLike, error: OSError) -> StorageError | None:
+    """The `StorageError` that explains `error` at `path`, or None if storage is not its cause."""
+    reason = _STORAGE_ERRNOS.get(error.errno)
+    if reason is None:
+        return None
+    remedy = "choose another --workdir or change the permissions"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        remedy = "free some space or choose another --workdir, then repeat the command: it goes on"
+    elif error.errno == errno.ENOTDIR:
+        remedy = "choose another path"
+    elif error.errno == errno.EIO:
+        remedy = "check the disk, or choose a --workdir on another one"
+    return StorageError(f"cannot write {path}: {reason} ({_free_space(path)}); {remedy}")
+
+
+def _free_space(path: str | os.PathLike) -> str:
+    for place in (Path(path), *Path(path).absolute().parents):
+        with contextlib.suppress(OSError):
+            return f"{shutil.disk_usage(place).free / 2**30:.1f} GiB free"
+    return "free space unknown"
+
+
+@contextlib.contextmanager
+def storage_errors(path: str | os.PathLike) -> Iterator[None]:
+    """Turn an `OSError` of the storage met while writing `path` into a `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        explained = storage_error(path, error)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name[:100]}{ASIDE}{uuid.uuid4().hex[:12]}")
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # File systems that cannot flush a directory say EINVAL; the rename is all they offer.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(handle)
+
+
+def write_atomic(path: str | os.PathLike, data: bytes | str) -> None:
+    """Write a file so that it holds all of `data` or what it held before, whenever we are killed.
+
+    Raises:
+      StorageError: if the file system refuses, with its free space and the remedy.
+    """
+    path = Path(path)
+    content = data.encode() if isinstance(data, str) else data
+    aside = _aside(path)
+    with storage_errors(path):
+        try:
+            with open(aside, "xb") as handle:
+                handle.write(content)
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(aside, path)
+            flush(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                aside.unlink()
+            raise
+
+
+@contextlib.contextmanager
+def write_directory_atomic(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield an empty directory that takes the place of `path` when the block ends without error.
+
+    Raises:
+      StorageError: if the file system refuses, in the block or at the end of it.
+    """
+    path = Path(path)
+    aside = _aside(path)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.mkdir()
+        try:
+            yield aside
+            for folder, _, files in os.walk(aside):
+                for name in files:
+                    flush(Path(folder, name))
+                flush(Path(folder))
+            remove(path)
+            os.replace(aside, path)
+            flush(path.parent)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+
+
+def remove(path: Path) -> None:
+    """Delete a file or directory at once for any reader: renamed first, then taken apart."""
+    if not os.path.lexists(path):
+        return
+    aside = _aside(path)
+    os.replace(path, aside)
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside)
+    else:
+        aside.unlink()
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Delete below `directory` what a killed process was still writing aside."""
+    for folder, folders, files in os.walk(directory):
+        for name in [name for name in (*folders, *files) if ASIDE in name and name[0] == "."]:
+            remove(Path(folder, name))
+        folders[:] = [name for name in folders if ASIDE not in name]
+
+
+def sha256_file(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """`value` as what JSON can say and give back unchanged."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # NumPy and JAX scalars and arrays
+        return value.tolist()
+    return value
+
+
+def content_hash(obj: Any) -> str:
+    """SHA-256 (hex) of an object's canonical JSON: key order and tuple versus list do not matter.
+
+    Takes nested mappings, sequences, dataclasses, paths, arrays and JSON scalars.
+
+    Raises:
+      TypeError: if a part of it has no JSON form.
+    """
+    text = json.dumps(plain(obj), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
