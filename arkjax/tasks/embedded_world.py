@@ -1,0 +1,484 @@
+"""The embedded world: a miniature of what pre-training gives a language model.
+
+A problem lists items such as "gap 3 8". Each item belongs to one of four domains; each domain has a
+skill and a common *misconception* that agrees with the skill on most inputs and fails on the others,
+the *traps*. The answer is the running total modulo ten, so that answers and every step are checkable.
+
+The world's documents are what a base model is trained on: answers without a byline, mostly by laymen
+who hold every misconception; answers under an expert's byline, right in that expert's own domain
+only; discussions in which participants read each other and mostly adopt the word of the one whose
+domain it is; and a judge. So a role prompt elicits skill that the bare prompt does not, no single
+role is right on mixed problems, and a vote over the bare prompt cannot help, because its errors are
+systematic.
+
+In the *negative world* the experts hold the laymen's misconceptions as well. Nothing can be gained
+there by roles or by talk, and a demonstration that still shows a gain is broken.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import random
+import re
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from arkjax.errors import ConfigError, DataError
+from arkjax.tasks.problems import Grade, Problem
+
+NAME = "embedded_world"
+SPLITS = ("train", "validation", "test", "ood")
+PARTS = ("plain", "single", "multi")
+BARE_BYLINE = "answer"
+JUDGE = "judge"
+
+
+@dataclasses.dataclass(frozen=True)
+class Skill:
+    """One domain: who is expert in it, what is true in it, and what laymen believe."""
+
+    domain: str
+    expert: str
+    truth: Callable[[int, int], int]
+    misconception: Callable[[int, int], int]
+
+    def is_trap(self, a: int, b: int) -> bool:
+        """Whether the misconception gives a wrong value for these digits."""
+        return self.truth(a, b) != self.misconception(a, b)
+
+
+def _digit_sum(a: int, b: int) -> int:
+    return sum(divmod(a + b, 10))
+
+
+def _sum_mod_ten(a: int, b: int) -> int:
+    return (a + b) % 10
+
+
+SKILLS = {
+    skill.domain: skill
+    for skill in (
+        Skill("coins", "accountant", _digit_sum, _sum_mod_ten),
+        Skill("clock", "watchman", lambda a, b: (a + b) % 8, _sum_mod_ten),
+        Skill("gap", "surveyor", lambda a, b: abs(a - b), lambda a, b: (a - b) % 10),
+        Skill("peak", "climber", max, lambda a, b: a),
+    )
+}
+EXPERTS = {skill.expert: skill.domain for skill in SKILLS.values()}
+
+# Which domains may stand together. Training documents and in-distribution problems use only the
+# first; out-of-distribution problems only the second, so their mixtures are new to every model.
+SEEN_MIXTURES = (
+    *itertools.combinations(SKILLS, 2),
+    ("coins", "clock", "gap"),
+    ("clock", "gap", "peak"),
+)
+UNSEEN_MIXTURES = (("coins", "clock", "peak"), ("coins", "gap", "peak"), tuple(SKILLS))
+
+_DIGIT_PAIRS = tuple(itertools.product(range(10), repeat=2))
+_INPUTS = {
+    (domain, trap): tuple(pair for pair in _DIGIT_PAIRS if skill.is_trap(*pair) == trap)
+    for domain, skill in SKILLS.items()
+    for trap in (False, True)
+}
+
+Item = tuple[str, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldConfig:
+    """How the world's documents and problems are drawn.
+
+    Attributes:
+      negative: experts share the laymen's misconceptions; every gain must vanish.
+      items: items of a problem in the train, validation and test splits.
+      ood_items: items of an out-of-distribution problem: more than any training document has.
+      document_items: numbers of items that a training document may have, drawn uniformly.
+      part_rates: share of the problems whose traps lie in no, one, and two or more domains. The
+        last are those that no single role can solve.
+      train_part_rates: the same for the problems that the team works on for training.
+      trap_rate: share of trap items in training documents.
+      slip_rate: how often an author of a document gets one value wrong by chance.
+      untagged_rate, byline_rate: shares of documents without a byline and with an expert's; the
+        rest are discussions.
+      expert_among_untagged: share of untagged documents that an expert wrote.
+      adoption_rate: how often a participant or judge takes the word of the expert who is present.
+      earlier_weight: loss weight of the messages before the last one of a document.
+    """
+
+    negative: bool
+    items: int
+    ood_items: int
+    document_items: tuple[int, ...]
+    part_rates: tuple[float, ...]
+    train_part_rates: tuple[float, ...]
+    trap_rate: float
+    slip_rate: float
+    untagged_rate: float
+    byline_rate: float
+    expert_among_untagged: float
+    adoption_rate: float
+    earlier_weight: float
+
+    def __post_init__(self) -> None:
+        for name in ("part_rates", "train_part_rates"):
+            rates = getattr(self, name)
+            if len(rates) != len(PARTS) or abs(sum(rates) - 1) > 1e-6 or min(rates) < 0:
+                raise ConfigError(
+                    f"world.{name} is {rates}: give {len(PARTS)} shares for {', '.join(PARTS)} "
+                    "that sum to 1"
+                )
+        for name in (
+            "trap_rate",
+            "slip_rate",
+            "untagged_rate",
+            "byline_rate",
+            "expert_among_untagged",
+            "adoption_rate",
+            "earlier_weight",
+        ):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"world.{name} is {getattr(self, name)}: it must be in [0, 1]")
+        if self.untagged_rate + self.byline_rate > 1:
+            raise ConfigError("world.untagged_rate + world.byline_rate must not exceed 1")
+        if min(self.items, self.ood_items, *self.document_items) < 2:
+            raise ConfigError("world: problems and documents need at least 2 items")
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """One message of a document: its author's byline, its words and its loss weight."""
+
+    byline: str
+    text: str
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """A training document: a question and the turns that answer it."""
+
+    question: str
+    turns: tuple[Turn, ...]
+
+
+# --- texts --------------------------------------------------------------------------------------
+
+
+def question_text(items: Collection[Item]) -> str:
+    """Words of the question that lists these items."""
+    return " , ".join(f"{domain} {a} {b}" for domain, a, b in items)
+
+
+def parse_question(text: str) -> tuple[Item, ...]:
+    """Read the items back from a question. Raises DataError if it is not one of this world's."""
+    items = []
+    for part in text.split(","):
+        words = part.split()
+        if len(words) != 3 or words[0] not in SKILLS or not (words[1] + words[2]).isdigit():
+            raise DataError(
+                f"{part.strip()!r} is not an item of the embedded world: expected a domain "
+                f"({', '.join(SKILLS)}) and two digits"
+            )
+        items.append((words[0], int(words[1]), int(words[2])))
+    return tuple(items)
+
+
+def solution_text(items: Collection[Item], values: Collection[int]) -> str:
+    """Words of an answer that takes these values for the items, in this order."""
+    total, steps = 0, []
+    for (domain, a, b), value in zip(items, values, strict=True):
+        total = (total + value) % 10
+        steps.append(f"{domain} {a} {b} is {value} total {total} ;")
+    return " ".join([*steps, f"so {total}"])
+
+
+def true_values(items: Collection[Item]) -> list[int]:
+    """The right value of each item."""
+    return [SKILLS[domain].truth(a, b) for domain, a, b in items]
+
+
+def trap_domains(items: Collection[Item]) -> set[str]:
+    """Domains in which a layman goes wrong on these items."""
+    return {domain for domain, a, b in items if SKILLS[domain].is_trap(a, b)}
+
+
+def role_answer(items: Collection[Item], domain: str | None) -> int:
+    """Answer of somebody who is skilled in `domain` alone (None: a layman) and never slips."""
+    return sum(
+        (skill.truth if name == domain else skill.misconception)(a, b)
+        for name, a, b in items
+        for skill in (SKILLS[name],)
+    ) % 10
+
+
+def part_of(items: Collection[Item]) -> str | None:
+    """Named part of a split that these items belong to.
+
+    "plain": a layman is right. "single": no layman, but the expert of one domain is. "multi": traps in
+    two or more domains, so that no single role is right. None where wrong values cancel out by
+    coincidence, so that somebody would be right for a wrong reason; such items make no problem.
+    """
+    traps = trap_domains(items)
+    answer = sum(true_values(items)) % 10
+    right = [domain for domain in (None, *SKILLS) if role_answer(items, domain) == answer]
+    if not traps:
+        return "plain"
+    if len(traps) == 1:
+        return "single" if right == [*traps] else None
+    return "multi" if not right else None
+
+
+# --- problems -----------------------------------------------------------------------------------
+
+
+def _draw_item(rng: random.Random, domain: str, trap: bool) -> Item:
+    return (domain, *rng.choice(_INPUTS[domain, trap]))
+
+
+def _draw_domains(rng: random.Random, mixtures: Collection[tuple[str, ...]], k: int) -> list[str]:
+    """Domains of k items: every domain of one mixture at least once, as far as k allows."""
+    mixture = rng.choice([m for m in mixtures if len(m) <= k])
+    domains = [*mixture, *rng.choices(mixture, k=k - len(mixture))]
+    rng.shuffle(domains)
+    return domains
+
+
+def _draw_problem_items(
+    rng: random.Random, mixtures: Collection[tuple[str, ...]], k: int, part: str
+) -> tuple[Item, ...]:
+    domains = _draw_domains(rng, mixtures, k)
+    distinct = sorted(set(domains))
+    if part == "plain":
+        trapped: set[str] = set()
+    elif part == "single":
+        trapped = {rng.choice(distinct)}
+    else:
+        trapped = set(rng.sample(distinct, rng.randint(2, len(distinct))))
+    # One item of each trapped domain is a trap for sure, its further items by even chance.
+    must = {domain: rng.choice([i for i, d in enumerate(domains) if d == domain]) for domain in trapped}
+    items = tuple(
+        _draw_item(rng, d, d in trapped and (must[d] == i or rng.random() < 0.5))
+        for i, d in enumerate(domains)
+    )
+    return items
+
+
+def make_problem(items: tuple[Item, ...], problem_id: str) -> Problem:
+    """A problem with its gold answer and the facts by which results are broken down."""
+    return Problem(
+        id=problem_id,
+        question=question_text(items),
+        answer=str(sum(true_values(items)) % 10),
+        task=NAME,
+        domain="+".join(d for d in SKILLS if d in {domain for domain, _, _ in items}),
+        meta={"part": part_of(items), "items": len(items)},
+    )
+
+
+def make_problems(
+    config: WorldConfig, split: str, count: int, seed: int, exclude: Collection[str] = ()
+) -> list[Problem]:
+    """Draw `count` distinct problems of a split, in the split's shares of parts.
+
+    Args:
+      config: the world.
+      split: one of `SPLITS`; "ood" has more items and unseen mixtures of domains.
+      count: how many problems.
+      seed: with the split and the config, it determines the problems.
+      exclude: question hashes that must not appear (those of other splits).
+
+    Raises:
+      ConfigError: if the split is unknown or `count` is not positive.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"embedded world has no split {split!r}: choose one of {', '.join(SPLITS)}")
+    if count < 1:
+        raise ConfigError(f"{count} problems asked of split {split!r}: ask for at least one")
+    rng = random.Random(f"{NAME}/{split}/{seed}")
+    ood = split == "ood"
+    mixtures = UNSEEN_MIXTURES if ood else SEEN_MIXTURES
+    k = config.ood_items if ood else config.items
+    rates = config.train_part_rates if split == "train" else config.part_rates
+    parts = _shares(rng, rates, count)
+    taken = set(exclude)
+    problems: list[Problem] = []
+    while len(problems) < count:
+        items = _draw_problem_items(rng, mixtures, k, parts[len(problems)])
+        if part_of(items) != parts[len(problems)]:
+            continue
+        problem = make_problem(items, f"{split}-{seed}-{len(problems):05d}")
+        if problem.question_hash not in taken:
+            taken.add(problem.question_hash)
+            problems.append(problem)
+    return problems
+
+
+def _shares(rng: random.Random, rates: Collection[float], count: int) -> list[str]:
+    """`count` part names in exactly these shares (rounded), shuffled."""
+    bounds = [round(count * total) for total in itertools.accumulate(rates)]
+    starts = [0, *bounds[:-1]]
+    names = [p for p, lo, hi in zip(PARTS, starts, bounds, strict=True) for _ in range(lo, hi)]
+    rng.shuffle(names)
+    return names
+
+
+def save_problems(path: Path, problems: Collection[Problem]) -> None:
+    """Write problems as JSON lines."""
+    path.write_text("".join(json.dumps(dataclasses.asdict(p)) + "\n" for p in problems))
+
+
+def load_problems(path: Path) -> list[Problem]:
+    """Read problems written by `save_problems`.
+
+    Raises:
+      DataError: if the file is missing or a line is not a problem; names file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read problems from {path}: {error}") from error
+    problems = []
+    for number, line in enumerate(lines, 1):
+        try:
+            problems.append(Problem(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{path}, line {number}: not a problem ({error})") from error
+    if not problems:
+        raise DataError(f"{path} holds no problems")
+    return problems
+
+
+# --- documents ----------------------------------------------------------------------------------
+
+
+class Author:
+    """Writes answers with the skill and the misconceptions of one kind of person."""
+
+    def __init__(self, config: WorldConfig, rng: random.Random, domain: str | None):
+        self._config, self._rng, self.domain = config, rng, domain
+
+    def opinion(self, item: Item) -> int:
+        """What this author holds the value of an item to be, before any slip."""
+        domain, a, b = item
+        skill = SKILLS[domain]
+        skilled = domain == self.domain and not self._config.negative
+        return skill.truth(a, b) if skilled else skill.misconception(a, b)
+
+    def slipped(self, value: int) -> int:
+        """The value as written: now and then a slip of the pen."""
+        if self._rng.random() < self._config.slip_rate:
+            return (value + self._rng.randint(1, 9)) % 10
+        return value
+
+
+def _ordered(rng: random.Random, items: tuple[Item, ...]) -> list[int]:
+    """The order in which an author works: from the first item on, or from the last one back."""
+    indices = list(range(len(items)))
+    return indices if rng.random() < 0.5 else indices[::-1]
+
+
+def _write(author: Author, rng: random.Random, items: tuple[Item, ...], heard: list[dict[int, int]]):
+    """An author's answer after hearing others: `heard` holds what present experts said, by item."""
+    order = _ordered(rng, items)
+    values = {}
+    for i in order:
+        value = author.opinion(items[i])
+        said = [words[i] for words in heard if i in words]
+        if said and items[i][0] != author.domain and rng.random() < author._config.adoption_rate:
+            value = said[0]
+        values[i] = author.slipped(value)
+    text = solution_text([items[i] for i in order], [values[i] for i in order])
+    return text, values
+
+
+def make_documents(
+    config: WorldConfig, seed: int, exclude: Collection[str] = ()
+) -> Iterator[Document]:
+    """An endless stream of the world's documents, determined by config and seed.
+
+    Args:
+      config: the world.
+      seed: seed of the stream.
+      exclude: question hashes of evaluation problems; no document asks any of them.
+    """
+    rng = random.Random(f"{NAME}/documents/{seed}")
+    while True:
+        k = rng.choice(config.document_items)
+        domains = _draw_domains(rng, SEEN_MIXTURES, k)
+        items = tuple(_draw_item(rng, d, rng.random() < config.trap_rate) for d in domains)
+        question = question_text(items)
+        if hashlib.sha256(question.encode()).hexdigest() in exclude:
+            continue
+        kind = rng.random()
+        if kind < config.untagged_rate:
+            yield Document(question, (_untagged(config, rng, items),))
+        elif kind < config.untagged_rate + config.byline_rate:
+            expert = rng.choice(list(EXPERTS))
+            text, _ = _write(Author(config, rng, EXPERTS[expert]), rng, items, [])
+            yield Document(question, (Turn(expert, text, 1.0),))
+        else:
+            yield Document(question, _discussion(config, rng, items))
+
+
+def _untagged(config: WorldConfig, rng: random.Random, items: tuple[Item, ...]) -> Turn:
+    expert = rng.random() < config.expert_among_untagged
+    domain = rng.choice([d for d, _, _ in items]) if expert else None
+    text, _ = _write(Author(config, rng, domain), rng, items, [])
+    return Turn(BARE_BYLINE, text, 1.0)
+
+
+def _discussion(
+    config: WorldConfig, rng: random.Random, items: tuple[Item, ...]
+) -> tuple[Turn, ...]:
+    """Two to four experts answer, then one of them, or a judge, answers having read them all."""
+    present = rng.sample(list(EXPERTS), rng.randint(2, len(EXPERTS)))
+    turns, heard = [], []
+    for expert in present:
+        domain = EXPERTS[expert]
+        text, values = _write(Author(config, rng, domain), rng, items, [])
+        turns.append(Turn(expert, text, config.earlier_weight))
+        heard.append({i: v for i, v in values.items() if items[i][0] == domain})
+    last = JUDGE if rng.random() < 0.5 else rng.choice(present)
+    text, _ = _write(Author(config, rng, EXPERTS.get(last)), rng, items, heard)
+    return (*turns, Turn(last, text, 1.0))
+
+
+# --- grading ------------------------------------------------------------------------------------
+
+_FINAL = re.compile(r"\bso (\d)\s*$")
+_STEP = re.compile(r"(\w+) (\d) (\d) is (\d) total (\d) ;")
+
+
+class WorldGrader:
+    """Grades by the digit that closes the answer ("so 7"); steps can be checked one by one."""
+
+    def extract(self, text: str) -> str | None:
+        """The digit that the answer ends on, or None."""
+        match = _FINAL.search(text[-64:])
+        return match.group(1) if match else None
+
+    def equal(self, a: str, b: str) -> bool:
+        """Whether two final digits are the same."""
+        return a == b
+
+    def grade(self, problem: Problem, text: str) -> Grade:
+        """Compare the final digit with the gold answer."""
+        extracted = self.extract(text)
+        if extracted is None:
+            return Grade(False, None, "the text does not end in 'so' and a digit")
+        correct = extracted == problem.answer
+        return Grade(correct, extracted, "matches" if correct else f"expected {problem.answer}")
+
+    def first_wrong_step(self, problem: Problem, text: str) -> int | None:
+        """Index of the first step whose value or total is wrong; None if every step is right."""
+        total = 0
+        for index, (domain, a, b, value, claimed) in enumerate(_STEP.findall(text)):
+            if domain not in SKILLS:
+                return index
+            truth = SKILLS[domain].truth(int(a), int(b))
+            total = (total + truth) % 10
+            if (int(value), int(claimed)) != (truth, total):
+                return index
+        return None
