@@ -1,0 +1,31 @@
+"""The argument of a team config: "rounds=3,temperature=0.9"."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from arkjax.errors import ConfigError
+from arkjax.teams.fields import unknown_name
+
+
+def options(arg: str, **defaults: Any) -> SimpleNamespace:
+    """The defaults, with those that `arg` names replaced by its numbers or texts.
+
+    Raises:
+      ConfigError: if `arg` names another option, or a value is not of the default's type.
+    """
+    values = dict(defaults)
+    for part in filter(None, (item.strip() for item in (arg or "").split(","))):
+        name, equals, text = (piece.strip() for piece in part.partition("="))
+        if name not in defaults:
+            raise unknown_name(f"argument {arg!r}", name, defaults, "option")
+        kind = type(defaults[name])
+        try:
+            if not equals:
+                raise ValueError
+            values[name] = kind(text)
+        except ValueError:
+            raise ConfigError(
+                f"argument {arg!r}: {name} must be written {name}={defaults[name]!r},"
+                f" with {'a whole number' if kind is int else f'a {kind.__name__}'}"
+            ) from None
+    return SimpleNamespace(**values)

@@ -1,0 +1,180 @@
+"""How many messages become one answer, and how far a team agrees."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from arkjax.teams.primitives import Reducer
+from arkjax.trajectories.schema import Call
+
+Equal = Callable[[str, str], bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """A team's answer.
+
+    Attributes:
+      answer: None if nobody stated one, or the reducer states none.
+      tied: whether the tie rule had to choose.
+      support: the winner's share of the votes or weights that were cast.
+    """
+
+    answer: str | None
+    tied: bool = False
+    support: float = 0.0
+
+
+def reduce(reducer: Reducer, voters: Sequence[str], said: Sequence[Call], equal: Equal) -> Verdict:
+    """The answer of a team.
+
+    Args:
+      reducer: the rule.
+      voters: ids of the agents whose answers count, in the team's order.
+      said: the messages that count, attempts that were repeated left out, in the order spoken.
+      equal: the task's equality of answers.
+    """
+    if reducer.kind == "all":
+        return Verdict(None)
+    if reducer.kind in ("judge", "last"):
+        return _last(reducer, said)
+    ballots = last_round(voters, said)
+    if reducer.kind == "best":
+        return _best(reducer, ballots)
+    weigh = _weight_of(reducer) if reducer.kind == "weighted_vote" else lambda call: 1.0
+    groups = _group(reducer.field, ballots, equal)
+    if not groups:
+        return Verdict(None)
+    weights = [sum(map(weigh, group)) for group in groups]
+    top = max(weights)
+    tied = [group for group, weight in zip(groups, weights, strict=True) if weight == top]
+    winner = tied[0] if len(tied) == 1 else _break_tie(reducer, tied, voters, said, equal)
+    share = top / sum(weights) if sum(weights) > 0 else 0.0
+    return Verdict(winner[0].parsed[reducer.field], len(tied) > 1, share)
+
+
+def last_round(voters: Sequence[str], said: Sequence[Call]) -> list[Call]:
+    """What each voter said in the last round that it spoke in, voter by voter."""
+    ballots: list[Call] = []
+    for name in voters:
+        own = [call for call in said if call.agent == name]
+        latest = max((call.round for call in own), default=0)
+        ballots += [call for call in own if call.round == latest]
+    return ballots
+
+
+def agreement(field: str, voters: Sequence[str], said: Sequence[Call], equal: Equal) -> float:
+    """The largest share of the voters' last messages that state one answer; silence dissents."""
+    ballots = last_round(voters, said)
+    if not ballots:
+        return 0.0
+    return max(map(len, _group(field, ballots, equal)), default=0) / len(ballots)
+
+
+def unchanged(
+    field: str, rounds: int, voters: Sequence[str], said: Sequence[Call], equal: Equal
+) -> bool:
+    """Whether no voter changed its answers over its last `rounds` rounds."""
+    for name in voters:
+        own: dict[int, list[str | None]] = {}
+        for call in said:
+            if call.agent == name:
+                own.setdefault(call.round, []).append(call.parsed.get(field))
+        history = [own[number] for number in sorted(own)]
+        if len(history) <= rounds:
+            return False
+        for answers in history[-rounds - 1 : -1]:
+            if not _same(answers, history[-1], equal):
+                return False
+    return True
+
+
+def _last(reducer: Reducer, said: Sequence[Call]) -> Verdict:
+    for call in reversed(said):
+        if reducer.agent in ("", call.agent) and reducer.field in call.parsed:
+            return Verdict(call.parsed[reducer.field], support=1.0)
+        if reducer.kind == "judge" and call.agent == reducer.agent:
+            # The judge's last word counts: an earlier verdict was given up.
+            return Verdict(None)
+    return Verdict(None)
+
+
+def _best(reducer: Reducer, ballots: Sequence[Call]) -> Verdict:
+
+    def weigh(call: Call) -> float:
+        value = _number(call.parsed.get(reducer.weight))
+        return -math.inf if value is None else value
+
+    stated = [call for call in ballots if reducer.field in call.parsed]
+    if not stated:
+        return Verdict(None)
+    top = max(map(weigh, stated))
+    winners = [call for call in stated if weigh(call) == top]
+    answers = {call.parsed[reducer.field] for call in winners}
+    winner = min(winners, key=_size(reducer.field)) if reducer.tie == "lowest" else winners[0]
+    return Verdict(winner.parsed[reducer.field], len(answers) > 1, 1.0)
+
+
+def _break_tie(
+    reducer: Reducer,
+    tied: list[list[Call]],
+    voters: Sequence[str],
+    said: Sequence[Call],
+    equal: Equal,
+) -> list[Call]:
+    """One of the groups, which stand in the order in which their answers were first given."""
+    if reducer.tie == "lowest":
+        if all(_number(group[0].parsed[reducer.field]) is not None for group in tied):
+            return min(tied, key=lambda group: _number(group[0].parsed[reducer.field]))
+        return min(tied, key=lambda group: group[0].parsed[reducer.field])
+    if reducer.tie == "plurality_then_first":
+        answers = [call.parsed.get(reducer.field) for call in said if call.agent in voters]
+
+        def stated(group: list[Call]) -> int:
+            mine = group[0].parsed[reducer.field]
+            return sum(answer is not None and equal(mine, answer) for answer in answers)
+
+        return max(tied, key=stated)
+    return tied[0]
+
+
+def _group(field: str, calls: Iterable[Call], equal: Equal) -> list[list[Call]]:
+    """Calls by equal answers, in order of first appearance; calls without one are left out."""
+    groups: list[list[Call]] = []
+    for call in calls:
+        if field not in call.parsed:
+            continue
+        for group in groups:
+            if equal(group[0].parsed[field], call.parsed[field]):
+                group.append(call)
+                break
+        else:
+            groups.append([call])
+    return groups
+
+
+def _same(a: Sequence[str | None], b: Sequence[str | None], equal: Equal) -> bool:
+    if len(a) != len(b):
+        return False
+    pairs = zip(a, b, strict=True)
+    return all(x == y or (x is not None and y is not None and equal(x, y)) for x, y in pairs)
+
+
+def _weight_of(reducer: Reducer) -> Callable[[Call], float]:
+    return lambda call: max(_number(call.parsed.get(reducer.weight)) or 0.0, 0.0)
+
+
+def _size(field: str) -> Callable[[Call], tuple[bool, float, str]]:
+    def key(call: Call) -> tuple[bool, float, str]:
+        value = _number(call.parsed[field])
+        return (value is None, value or 0.0, call.parsed[field])
+
+    return key
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text is not None else None
+    except ValueError:
+        return None
+    return value if value is None or math.isfinite(value) else None

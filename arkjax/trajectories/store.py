@@ -1,0 +1,225 @@
+"""Where calls are kept: Parquet shards that a kill at any instant leaves whole or absent.
+
+A shard is written in two steps, each a whole file under a temporary name, synced and renamed: first
+`calls-00000.parquet.sha256`, the checksum in the format of `sha256sum`, then `calls-00000.parquet`.
+The checksum goes first so that a shard never exists without it: what a kill can leave behind is a
+checksum without a shard, or a temporary file. Both mean nothing to a reader, and the next writer
+removes them. `sha256sum --check *.sha256` verifies a directory without ArkJAX.
+"""
+
+import hashlib
+import json
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from arkjax.errors import DataError
+from arkjax.rundir import sha256_file, storage_errors, write_atomic
+from arkjax.trajectories.schema import (
+    SCHEMA,
+    Call,
+    canonical_order,
+    content_hash,
+    from_table,
+    to_table,
+)
+
+_SHARD = re.compile(r"calls-(\d{5,})\.parquet")
+_SIDECAR = ".sha256"
+_TABLES_IN_MEMORY = 8
+
+
+class CallStore:
+    """A directory of recorded calls that can be appended to, resumed and read.
+
+    Appended calls are buffered and become a shard when `shard_calls` of them are there, when the
+    oldest has waited `flush_seconds`, and on `flush` and `close`. Memory holds the ids of all calls
+    and the calls of a few shards, not the whole record. A directory has one writer at a time.
+
+    Raises:
+      DataError: if a shard is damaged; the message names the file and the remedy.
+      StorageError: if the directory cannot be written.
+    """
+
+    def __init__(
+        self, directory: str | Path, *, shard_calls: int = 4096, flush_seconds: float = 10.0
+    ) -> None:
+        self.directory = Path(directory)
+        self.shard_calls = shard_calls
+        self.flush_seconds = flush_seconds
+        self._buffer: dict[str, Call] = {}
+        self._buffered_since = 0.0
+        self._tables: OrderedDict[str, pa.Table] = OrderedDict()
+        self._places: dict[str, tuple[str, int]] = {}
+        self._swept = False
+        for name in self._shards():
+            self._index(name, _read_shard(self.directory / name, columns=["call_id"]))
+
+    def __enter__(self) -> "CallStore":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self._places) + len(self._buffer)
+
+    def __contains__(self, call_id: object) -> bool:
+        return call_id in self._buffer or call_id in self._places
+
+    def __iter__(self) -> Iterator[Call]:
+        """Every call once, shard by shard: the way to read a record larger than memory."""
+        for name in self._shards():
+            for call in from_table(_read_shard(self.directory / name)):
+                if self._places.get(call.call_id, (name,))[0] == name:
+                    yield call
+        yield from self._buffer.values()
+
+    def ids(self) -> set[str]:
+        """The ids of all recorded calls."""
+        return set(self._places) | set(self._buffer)
+
+    def get(self, call_id: str) -> Call | None:
+        """The recorded call of that id, or None."""
+        if call_id in self._buffer:
+            return self._buffer[call_id]
+        if call_id not in self._places:
+            return None
+        name, row = self._places[call_id]
+        return from_table(self._table(name).slice(row, 1))[0]
+
+    def append(self, calls: Call | Iterable[Call]) -> None:
+        """Record calls; one whose id is there already is not recorded again."""
+        for call in (calls,) if isinstance(calls, Call) else calls:
+            if call.call_id in self:
+                continue
+            if not self._buffer:
+                self._buffered_since = time.monotonic()
+            self._buffer[call.call_id] = call
+            if len(self._buffer) >= self.shard_calls:
+                self.flush()
+        if self._buffer and time.monotonic() - self._buffered_since >= self.flush_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Make every appended call durable."""
+        if not self._buffer:
+            return
+        with storage_errors(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        last = max((int(_SHARD.fullmatch(name)[1]) for name in self._shards()), default=-1)
+        name = f"calls-{last + 1:05d}.parquet"
+        table = to_table(list(self._buffer.values()))
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        data = sink.getvalue().to_pybytes()
+        digest = hashlib.sha256(data).hexdigest()
+        write_atomic(self.directory / (name + _SIDECAR), f"{digest}  {name}\n")
+        write_atomic(self.directory / name, data)
+        self._index(name, table)
+        self._buffer.clear()
+
+    def close(self) -> None:
+        """Make every appended call durable; the store can still be read."""
+        self.flush()
+
+    def load(self) -> list[Call]:
+        """All calls in canonical order: by problem, then in the order of its debate."""
+        return canonical_order(self)
+
+    def content_hash(self) -> str:
+        """SHA-256 of the record, whatever its shards and order, without wall-clock columns."""
+        return content_hash(self)
+
+    def _shards(self) -> list[str]:
+        if not self.directory.is_dir():
+            return []
+        return sorted(p.name for p in self.directory.iterdir() if _SHARD.fullmatch(p.name))
+
+    def _index(self, name: str, table: pa.Table) -> None:
+        for row, call_id in enumerate(table.column("call_id").to_pylist()):
+            self._places.setdefault(call_id, (name, row))
+
+    def _table(self, name: str) -> pa.Table:
+        # A resumed debate asks for calls that were recorded close together: few shards are hot.
+        if name not in self._tables:
+            self._tables[name] = _read_shard(self.directory / name)
+            if len(self._tables) > _TABLES_IN_MEMORY:
+                self._tables.popitem(last=False)
+        self._tables.move_to_end(name)
+        return self._tables[name]
+
+    def _sweep(self) -> None:
+        """Remove what a killed writer left behind: once, and only when this process writes."""
+        if self._swept:
+            return
+        self._swept = True
+        shards = set(self._shards())
+        for path in self.directory.iterdir():
+            aside = path.name.startswith(".calls-")
+            alone = _SHARD.fullmatch(path.stem) and path.stem not in shards
+            if aside or (alone and path.suffix == _SIDECAR):
+                path.unlink(missing_ok=True)
+
+
+def write_run_info(directory: str | Path, info: Mapping[str, Any]) -> None:
+    """Write `run.json`: the facts under which the calls beside it were made.
+
+    `info` holds the team's hash, the hashes of checkpoint, tokenizer and chat template, versions,
+    mesh, dtype and seed; every value must be JSON.
+    """
+    with storage_errors(directory):
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    text = json.dumps(info, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    write_atomic(Path(directory) / "run.json", text)
+
+
+def read_run_info(directory: str | Path) -> dict[str, Any]:
+    """What `write_run_info` wrote. Raises DataError if it is missing or not JSON."""
+    path = Path(directory) / "run.json"
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: sample the calls first (`arkjax sample`)") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}): delete it and sample again") from error
+    if not isinstance(info, dict):
+        raise DataError(f"{path} holds a {type(info).__name__}, not the facts of a run")
+    return info
+
+
+def _read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """The shard's table, its checksum verified first."""
+    remedy = f"delete {path.name} and repeat the command: it samples just those calls again"
+    sidecar = path.with_name(path.name + _SIDECAR)
+    try:
+        expected = sidecar.read_text(encoding="utf-8").split()[0]
+    except (OSError, ValueError, IndexError):
+        raise DataError(f"{path} has no readable checksum file {sidecar.name}: {remedy}") from None
+    try:
+        found = sha256_file(path)
+        if found != expected:
+            raise DataError(
+                f"{path} is damaged: its SHA-256 is {found[:12]}… where {expected[:12]}… was"
+                f" recorded: {remedy}"
+            )
+        table = pq.read_table(path, columns=columns, memory_map=False)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read ({error}): {remedy}") from error
+    names = columns or SCHEMA.names
+    if table.schema.remove_metadata() != pa.schema([SCHEMA.field(name) for name in names]):
+        raise DataError(f"{path} has other columns than this version of ArkJAX records: {remedy}")
+    return table

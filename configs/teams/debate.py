@@ -1,0 +1,41 @@
+"""Multi-agent debate (arXiv 2305.14325): four experts answer, read all answers, and answer again.
+
+Options: rounds (how often everybody speaks, the independent opening included), temperature,
+max_tokens.
+"""
+
+from ml_collections import ConfigDict
+
+from arkjax.teams.arguments import options
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    o = options(arg, rounds=2, temperature=0.7, max_tokens=64)
+    return ConfigDict(
+        {
+            "name": "debate",
+            "agents": [
+                {
+                    "id": name,
+                    "role": name,
+                    "tags": ["expert"],
+                    "sampling": {"temperature": o.temperature, "max_tokens": o.max_tokens},
+                }
+                for name in ("accountant", "watchman", "surveyor", "climber")
+            ],
+            "stages": [
+                # Said before hearing anybody: the same calls in roles, debate and judge.
+                {"name": "opening", "speakers": "tag:expert", "parser": "task"},
+                # Everybody reads the latest message of everybody, its own among them, so that all
+                # share one transcript.
+                {
+                    "name": "rebuttal",
+                    "speakers": "tag:expert",
+                    "view": {"graph": "full", "rounds": "last"},
+                    "parser": "task",
+                },
+            ],
+            "schedule": ["opening", {"repeat": ["rebuttal"], "max": o.rounds - 1}],
+            "reducer": {"kind": "vote", "tie": "first"},
+        }
+    )
