@@ -1,0 +1,141 @@
+"""What a run found, in sentences that claim no more than its intervals allow."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from arkjax.reporting import systems
+
+
+def percent(value: float) -> str:
+    """0.9523 -> "95.2"."""
+    return f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    """A difference of accuracies in percentage points, with its sign: 0.041 -> "+4.1"."""
+    text = f"{100 * value:+.1f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def interval(ci95: Sequence[float], show: Any = percent) -> str:
+    """An interval in brackets, each end through `show`."""
+    return f"[{show(ci95[0])}, {show(ci95[1])}]"
+
+
+def holds_zero(ci95: Sequence[float]) -> bool:
+    """Whether an interval of a difference leaves open which side is better."""
+    return ci95[0] <= 0 <= ci95[1]
+
+
+def verdict(comparison: Mapping[str, Any]) -> str:
+    """A comparison in words: never that one is better where the interval holds zero."""
+    a, b = systems.label(comparison["a"]), systems.label(comparison["b"])
+    if holds_zero(comparison["ci95"]):
+        return f"no difference shown between {a} and {b}: the interval holds zero"
+    words = f"{a} is {'better' if comparison['difference'] > 0 else 'worse'} than {b}"
+    if comparison["p_holm"] > 0.05:
+        words += ", but not once the number of comparisons is allowed for"
+    return words
+
+
+def best_student(report: Mapping[str, Any], split: str) -> str | None:
+    """The verified student with the highest accuracy in a split; the first of equals."""
+    found = report["splits"][split]["systems"]
+    students = systems.verified_students(found)
+    return max(students, key=lambda name: found[name]["accuracy"], default=None)
+
+
+def first_line(report: Mapping[str, Any]) -> str:
+    """What the reader must know first: what is missing, else what was found."""
+    warnings = []
+    if report["missing"]:
+        unknown = "; ".join(f"{name} ({why})" for name, why in report["missing"].items())
+        warnings.append(f"Missing from this comparison, and so not known: {unknown}.")
+    if report["oracle"]:
+        names = ", ".join(report["oracle"])
+        warnings.append(f"A stop that looks at the gold answer (oracle) was used by: {names}.")
+    return " ".join(warnings or report["headline"][:1])
+
+
+def _found(report: Mapping[str, Any], a: str, b: str, split: str) -> Mapping[str, Any] | None:
+    """The comparison of a and b over a whole split, whichever way round it was claimed."""
+    for entry in report["comparisons"]:
+        if entry["split"] == split and entry["part"] is None:
+            if (entry["a"], entry["b"]) == (a, b):
+                return entry
+            if (entry["a"], entry["b"]) == (b, a):
+                low, high = entry["ci95"]
+                turned = {"difference": -entry["difference"], "ci95": [-high, -low]}
+                return {**entry, "a": a, "b": b, **turned}
+    return None
+
+
+def _against(report: Mapping[str, Any], name: str, other: str, split: str) -> str | None:
+    """How `name` compares with `other`: above or below only where the interval says so."""
+    entry = _found(report, name, other, split)
+    if entry is None:
+        return None
+    difference, (low, high) = entry["difference"], entry["ci95"]
+    if holds_zero(entry["ci95"]):
+        size = f"{points(difference)} points {interval((low, high), points)}"
+        return f"not shown to differ from {systems.label(other)} ({size})"
+    side = "above" if difference > 0 else "below"
+    ends = sorted((abs(low), abs(high)))
+    weak = ", not once the number of comparisons is allowed for" if entry["p_holm"] > 0.05 else ""
+    size = f"{percent(abs(difference))} points {side} {systems.label(other)}"
+    return f"{size} {interval(ends)}{weak}"
+
+
+def _and(phrases: Sequence[str]) -> str:
+    return ", ".join(phrases[:-1]) + " and " + phrases[-1] if len(phrases) > 1 else phrases[0]
+
+
+def _team_sentence(report: Mapping[str, Any], split: str) -> str | None:
+    found = report["splits"][split]["systems"]
+    if "team" not in found:
+        return None
+    team = found["team"]
+    text = f"On {split}, the team answers {percent(team['accuracy'])}% right "
+    text += f"{interval(team['ci95'])}"
+    if "base" in found:
+        text += f", one greedy call of the same model {percent(found['base']['accuracy'])}%"
+    against = [_against(report, "team", name, split) for name in ("self_consistency", "role_vote")]
+    said = [words for words in against if words]
+    return f"{text}. It is {_and(said)}." if said else f"{text}."
+
+
+def _student_sentence(report: Mapping[str, Any], split: str) -> str | None:
+    name = best_student(report, split)
+    if name is None:
+        return None
+    found = report["splits"][split]["systems"]
+    student = found[name]
+    rivals = len(systems.verified_students(found))
+    label = systems.label(name)
+    text = label[0].upper() + label[1:]
+    text += f" (the best of {rivals} students on {split})" if rivals > 1 else ""
+    text += f" answers {percent(student['accuracy'])}% right {interval(student['ci95'])}"
+    if "team" in found:
+        ratio = found["team"]["generated_tokens"] / max(student["generated_tokens"], 1e-9)
+        text += f" with {student['calls']:.3g} call{'' if student['calls'] == 1 else 's'}"
+        text += f" and {ratio:.1f} times fewer generated tokens than the team"
+    gain = report["captured_gain_by_split"][split].get(name)
+    if gain and gain["value"] is not None:
+        text += f": {100 * gain['value']:.0f}% of the team's gain over base "
+        text += f"{interval(gain['ci95'], lambda x: f'{100 * x:.0f}')}"
+    elif gain:
+        text += f"; no share of the team's gain can be stated, since {gain['reason']}"
+    against = [
+        _against(report, name, other, split)
+        for other in (systems.twin(name), "control_single_agent", "control_no_debate")
+    ]
+    said = [words for words in against if words]
+    return f"{text}. It is {_and(said)}." if said else f"{text}."
+
+
+def sentences(report: Mapping[str, Any]) -> list[str]:
+    """The findings on the first split: what the team added, what the student kept of it."""
+    split = systems.ordered_splits(report["splits"])[0]
+    found = [_team_sentence(report, split), _student_sentence(report, split)]
+    said = [sentence for sentence in found if sentence]
+    return said or [f"On {split}, {len(report['splits'][split]['systems'])} systems were compared."]

@@ -1,0 +1,223 @@
+"""The page and its pictures: hostile text stays text, nothing runs, same figures draw the same."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import pytest
+
+from arkjax.evaluation.outcomes import Outcomes
+from arkjax.reporting import debates, labels, plots
+from arkjax.reporting.html import render_html
+from arkjax.tasks.problems import Grade, Problem
+
+from .test_report import build, outcomes
+
+HOSTILE = (
+    "</pre><script>alert(1)</script><img src=x onerror=alert(2)>"
+    "<a href=\"javascript:alert(3)\">x</a>' onmouseover='alert(4) \x00\x1b[31m &lt;"
+)
+CURVES = {"base": [(0, 2.0), (10, 1.0), (20, float("nan"))], "student_da": [(0, 1.0), (5, 0.5)]}
+
+
+class Tags(HTMLParser):
+    """Collects every element with its attributes, and checks that elements close in order."""
+
+    def __init__(self):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.open, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def parse(page):
+    parser = Tags()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def call(agent, correct, answer, number=0, text="so 3", stage="debate"):
+    return {
+        "stage": stage, "round": number, "agent": agent, "text": text, "answer": answer,
+        "correct": correct,
+    }  # fmt: skip
+
+
+def debate(problem_id, opening, right, student=None, part="plain", **changes):
+    calls = [call(f"agent {i}", ok, "3" if ok else "5") for i, ok in enumerate(opening)]
+    return {
+        "problem_id": problem_id, "problem": "coins 4 7", "gold": "3", "part": part,
+        "split": "test", "calls": calls, "answer": "3" if right else "5", "correct": right,
+        "student": student, **changes,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def report():
+    return build(outcomes(), counts={"student_da": {"traces": {"kept": 1234, "dropped": 2}}})
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    shown = [{**debate("p", [False, True], True), "why_chosen": "It is short."}]
+    return render_html(report, CURVES, shown)
+
+
+def test_page_is_self_contained_and_cannot_run_anything(page):
+    tags = parse(page).tags
+    names = {name for name, _ in tags}
+    assert not names & {"script", "iframe", "object", "embed", "link", "base", "form", "img", "a"}
+    policy = next(a["content"] for _, a in tags if a.get("http-equiv"))
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+    for _, attributes in tags:
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "href", "xlink:href"):
+            assert attributes.get(name, "#").startswith("#")
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_page_says_what_it_must(page, report):
+    text = " ".join(parse(page).text)
+    for sentence in report["headline"]:
+        assert sentence in text
+    for words in ("1,234", report["config_hash"], "elicitation and composition"):
+        assert words in text
+    assert "no difference shown" in text and "It is short." in text
+    assert page.count('<svg role="img"') == len(plots.all_plots(report, CURVES))
+
+
+def test_warning_comes_before_everything_else():
+    lacking = build(outcomes(["base", "team", "student_da"]))
+    body = render_html(lacking).split("<body>")[1].strip()
+    assert body.startswith('<p class="warning">Missing from this comparison')
+
+
+def test_hostile_text_stays_text_everywhere():
+    hostile = build(
+        outcomes(),
+        versions={HOSTILE: HOSTILE},
+        device={HOSTILE: HOSTILE},
+        counts={HOSTILE: {HOSTILE: {HOSTILE: HOSTILE}}},
+        notes=[HOSTILE],
+        command=HOSTILE,
+        wall_seconds={HOSTILE: 1.0},
+        oracle=[HOSTILE],
+        claims=[("team", HOSTILE, "test", None)],
+    )
+    student = call(HOSTILE, False, HOSTILE, text=HOSTILE) | {"system": HOSTILE}
+    shown = debate("p", [True], False, student, problem=HOSTILE, gold=HOSTILE, answer=HOSTILE)
+    shown["calls"].append(call(HOSTILE, True, HOSTILE, HOSTILE, HOSTILE, HOSTILE))
+    shown |= {"why_chosen": HOSTILE, "split": HOSTILE}
+    page = render_html(hostile, {HOSTILE: [(0, 1.0), (1, 2.0)]}, [shown])
+    tags = parse(page).tags
+    assert not {name for name, _ in tags} & {"script", "img", "a"}
+    assert not any(name.startswith("on") for _, attributes in tags for name in attributes)
+    assert "<script" not in page and "\x00" not in page and "\x1b" not in page
+
+
+def test_hostile_systems_splits_and_domains_stay_text():
+    rows = [vars(row).copy() for row in outcomes(n=12).records()]
+    for row in rows:
+        row["split"] = row["domain"] = row["part"] = "<script>$x_$"
+        if row["system"] == "role_vote":
+            row["system"] = "<script>alert('$\\frac$')</script>"
+    hostile = build(Outcomes.from_records(rows))
+    assert "<script" not in render_html(hostile)
+    for svg in plots.all_plots(hostile).values():
+        ElementTree.fromstring(svg)
+
+
+def test_page_of_the_json_is_the_page_of_the_report(report):
+    again = json.loads(json.dumps(report, sort_keys=True))
+    assert plots.all_plots(again) == plots.all_plots(report)
+
+
+def test_pictures_are_valid_named_and_deterministic(report):
+    figures = plots.all_plots(report, CURVES)
+    assert list(figures) == [
+        "accuracy_cost_0", "accuracy_by_part", "captured_gain_by_domain", "learning_curves",
+    ]  # fmt: skip
+    assert plots.all_plots(report, CURVES) == figures
+    for svg in figures.values():
+        root = ElementTree.fromstring(plots.standalone(svg).encode())
+        space = "{http://www.w3.org/2000/svg}"
+        assert root.get("role") == "img"
+        assert root.find(f"{space}title").text and root.find(f"{space}desc").text
+        assert "<metadata" not in svg and plots.INK not in svg
+    accuracy = 100 * report["splits"]["test"]["systems"]["team"]["accuracy"]
+    assert f"; team {accuracy:.1f}% at 270 tokens" in figures["accuracy_cost_0"]
+
+
+def test_labels_do_not_cover_each_other():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.4, 4.6), dpi=72)
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    points = [(38.0, 90.0 + 0.2 * i) for i in range(7)] + [(40.0, 50.0), (470.0, 70.0)]
+    axes.set_xscale("log")
+    axes.set_xlim(10, 1000)
+    axes.set_ylim(40, 100)
+    labels.place(axes, points, [(y - 1, y + 1) for _, y in points], ["a system's name"] * 9)
+    boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
+    assert len(boxes) == 9
+    for i, box in enumerate(boxes):
+        for other in boxes[:i]:
+            wide = min(box.x1, other.x1) - max(box.x0, other.x0)
+            high = min(box.y1, other.y1) - max(box.y0, other.y0)
+            assert wide <= 0 or high <= 3  # descenders of one line in the leading of the next
+
+
+def test_choice_of_debates():
+    solved = {"system": "student_da", "text": "so 3", "answer": "3", "correct": True}
+    pool = [
+        debate("easy", [True, True, True], True),
+        debate("corrected", [False, False, True], True),
+        debate("failed", [False, False, False], False),
+        debate("misled", [True, True, False], False, solved),
+        debate("alone", [False, False, False], False, solved),
+        debate("alone on multi", [False, False, False, False], False, solved, part="multi"),
+    ]
+    chosen = debates.choose_debates(pool)
+    assert [d["problem_id"] for d in chosen] == ["corrected", "misled", "alone on multi"]
+    assert [d["why_chosen"] for d in chosen] == [
+        debates.CORRECTED, debates.MISLED, debates.STUDENT,
+    ]  # fmt: skip
+    assert debates.choose_debates(pool[::-1]) == chosen
+    assert debates.choose_debates(pool[:1]) == []
+    assert debates.choose_debates([{**pool[0], "calls": []}]) == []
+
+
+def test_debate_record_grades_every_call():
+    class Reads:
+        def grade(self, problem, text):
+            return Grade(text == problem.answer, text or None, "")
+
+    problem = Problem("p", "2+1", "3", "sums", "plus", {"part": "multi"})
+    calls = [
+        SimpleNamespace(stage="debate", round=0, agent="ada", text=text) for text in ("3", "4", "")
+    ]
+    played = SimpleNamespace(problem=problem, calls=calls, answer="3", correct=True)
+    record = debates.debate_record(played, Reads(), split="test")
+    assert [(c["answer"], c["correct"]) for c in record["calls"]] == [
+        ("3", True), ("4", False), (None, False),
+    ]  # fmt: skip
+    assert record["part"] == "multi" and record["gold"] == "3"
+    json.dumps(record)
