@@ -213,10 +213,14 @@ def _mark(correct: bool) -> str:
 
 
 def _call(agent: Any, call: Mapping[str, Any]) -> str:
-    answer = "no answer read" if call["answer"] is None else f"answers {call['answer']}"
+    # A critic states no answer: that is neither right nor wrong.
+    stated = call["answer"] is not None
+    said = "states no answer"
+    if stated:
+        said = f"answers {esc(call['answer'])} {_mark(call['correct'])}"
+    look = (" right" if call["correct"] else " wrong") if stated else ""
     return (
-        f'<div class="call{" right" if call["correct"] else ""}"><b>{esc(agent)}</b> '
-        f"{_mark(call['correct'])} <span class='soft'>{esc(answer)}</span>"
+        f'<div class="call{look}"><b>{esc(agent)}</b> <span class="soft">{said}</span>'
         f"<pre>{esc(call['text'])}</pre></div>"
     )
 
@@ -250,8 +254,8 @@ def _debates(debates: Sequence[Mapping[str, Any]]) -> str:
     return "<h2>Debates to read</h2><p>Chosen by rule, not by hand.</p>" + "".join(articles)
 
 
-def _round_name(stage: str, number: Any) -> str:
-    return f"{stage}, round {number}" if stage else f"round {number}"
+def _round_name(stage: str, number: int) -> str:
+    return f"{number + 1}. {stage or 'round'}"
 
 
 def _flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -48,7 +48,8 @@ figure svg { width: 100%; height: auto; display: block; } svg text { font-family
 .calls { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(15rem, 100%), 1fr));
   gap: .6rem; }
 .call { background: var(--card); border-radius: .4rem; padding: .6rem .75rem; border-left: .25rem
-  solid var(--wrong); } .call.right { border-color: var(--right); }
+  solid var(--line); } .call.right { border-color: var(--right); }
+.call.wrong { border-color: var(--wrong); }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .35rem 0 0; font: .88rem/1.45
   ui-monospace, monospace; }
 .mark { color: var(--wrong); font-weight: 600; } .mark.right { color: var(--right); }

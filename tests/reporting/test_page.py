@@ -122,7 +122,7 @@ def test_hostile_text_stays_text_everywhere():
     )
     student = call(HOSTILE, False, HOSTILE, text=HOSTILE) | {"system": HOSTILE}
     shown = debate("p", [True], False, student, problem=HOSTILE, gold=HOSTILE, answer=HOSTILE)
-    shown["calls"].append(call(HOSTILE, True, HOSTILE, HOSTILE, HOSTILE, HOSTILE))
+    shown["calls"].append(call(HOSTILE, True, HOSTILE, 1, HOSTILE, HOSTILE))
     shown |= {"why_chosen": HOSTILE, "split": HOSTILE}
     page = render_html(hostile, {HOSTILE: [(0, 1.0), (1, 2.0)]}, [shown])
     tags = parse(page).tags
