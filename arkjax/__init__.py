@@ -1,4 +1,4 @@
-"""Distill a team of language-model agents into one model, with Flax on TPUs and GPUs.
+"""Distill a team of language-model agents into one model with Flax, on TPUs and GPUs.
 
     model, tokenizer = arkjax.load("path/to/checkpoint", mesh=arkjax.make_mesh())
     calls = arkjax.sample(arkjax.teams.debate(agents=5, rounds=2), problems, model, tokenizer)

@@ -1,8 +1,6 @@
 """`python -m arkjax` is the `arkjax` command."""
 
-import sys
-
-from arkjax.cli import main
+from arkjax.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()
