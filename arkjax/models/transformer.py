@@ -1,7 +1,8 @@
 """The decoder: one set of layers that trains, scores and samples."""
 
 import dataclasses
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -121,14 +122,14 @@ class Transformer(nnx.Module):
     whole sequences are read, so that compile time does not grow with depth.
     """
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, weights: Mapping[str, jax.Array]):
+        """Wrap weights, named and shaped as `weight_specs` says; traced ones too."""
         self.config = config
-        self.weights = nnx.Dict(
-            {
-                name: nnx.Param(_initial(spec, rngs, config.param_dtype))
-                for name, spec in weight_specs(config).items()
-            }
-        )
+        self.weights = nnx.Dict({name: nnx.Param(weights[name]) for name in weight_specs(config)})
+
+    def arrays(self) -> dict[str, jax.Array]:
+        """The weights as plain arrays by name: what is differentiated, sharded and stored."""
+        return {name: param[...] for name, param in self.weights.items()}
 
     @property
     def head(self) -> jax.Array:
@@ -160,7 +161,9 @@ class Transformer(nnx.Module):
 
         if self.config.remat:
             body = jax.checkpoint(body)
-        x, _ = jax.lax.scan(body, self._embed(tokens), self._layers())
+        x, _ = jax.lax.scan(
+            body, self._embed(tokens), self._layers(), unroll=self.config.scan_unroll
+        )
         return self._final_norm(x)
 
     def extend(
@@ -229,8 +232,15 @@ class Transformer(nnx.Module):
         return x + (jax.nn.silu(y @ w["gate"]) * (y @ w["up"])) @ w["down"]
 
 
-def _initial(spec: WeightSpec, rngs: nnx.Rngs, dtype: str) -> jax.Array:
-    if spec.fan_in == 0:
-        return jnp.ones(spec.shape, dtype)
-    values = jax.random.truncated_normal(rngs.params(), -3.0, 3.0, spec.shape, jnp.float32)
-    return (values * spec.fan_in**-0.5).astype(dtype)
+def init_weights(config: ModelConfig, seed: int | jax.Array) -> dict[str, jax.Array]:
+    """Fresh weights: each drawn with its own key, so that adding one changes no other."""
+    key = jax.random.key(seed)
+    weights = {}
+    for name, spec in weight_specs(config).items():
+        if spec.fan_in == 0:
+            weights[name] = jnp.ones(spec.shape, config.param_dtype)
+            continue
+        own = jax.random.fold_in(key, zlib.crc32(name.encode()))
+        values = jax.random.truncated_normal(own, -3.0, 3.0, spec.shape, jnp.float32)
+        weights[name] = (values * spec.fan_in**-0.5).astype(config.param_dtype)
+    return weights
