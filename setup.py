@@ -34,7 +34,7 @@ TASKS = [
     "tensorflow>=2.20,<2.22",
     "tensorflow-text>=2.20,<2.22",
 ]
-TEST = ["pytest>=8.4,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.130,<7"]
+TEST = ["pytest>=9,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.130,<7"]
 
 
 class BuildWithShippedFiles(build_py):

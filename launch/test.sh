@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Installs ArkJAX for development into .venv-test and checks it: linter, formatter, all tests, and
+# the fast tests on the newest Python there is. Arguments go to the main pytest run:
+#   launch/test.sh -k rundir
+# ARKJAX_PYTHON chooses the interpreter, ARKJAX_VENV the environment's folder.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=launch/environment.sh
+. "$root/launch/environment.sh"
+
+venv=${ARKJAX_VENV:-$root/.venv-test}
+install_environment "$venv" -e "$root[dev]"
+cd "$root"
+
+"$venv/bin/ruff" check .
+"$venv/bin/ruff" format --check .
+
+# The second supported set of versions. It comes first, so that the main summary is the last line.
+chosen=${ARKJAX_PYTHON:-}
+unset ARKJAX_PYTHON
+if at_least "$(python_version "$venv/bin/python")" 3.12; then
+    echo "Tests run on Python $(python_version "$venv/bin/python"); set ARKJAX_PYTHON to test on 3.11."
+elif find_python 3.12 python3.12 python3.13 python3.14; then
+    install_environment "$venv-312" -e "$root[test]"
+    echo "Fast tests on Python $(python_version "$venv-312/bin/python"):"
+    "$venv-312/bin/python" -m pytest -q -m fast tests
+else
+    echo "No Python 3.12 or newer was found: the newer set of versions is not tested here."
+fi
+if [ -n "$chosen" ]; then export ARKJAX_PYTHON=$chosen; fi
+
+echo "All tests on Python $(python_version "$venv/bin/python"):"
+"$venv/bin/python" -m pytest tests "$@"
