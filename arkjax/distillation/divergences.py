@@ -2,8 +2,8 @@
 
 One convention: q is the student, p the teacher, z_s and z_t logits `[..., V]`; a loss is summed
 over V and returned as `[...]`. Logits are normalised here, so log-probabilities are as good as
-logits: that is how the same forms serve a teacher's tape, where V becomes k + 1 buckets (`coarsen`).
-Where both sides are -inf (a padded vocabulary) nothing is added and no gradient flows.
+logits: so the same forms serve a teacher's tape, where V becomes k + 1 buckets (`coarsen`). Where
+both sides are -inf (a padded vocabulary) nothing is added and no gradient flows.
 """
 
 import jax
