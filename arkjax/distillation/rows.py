@@ -101,7 +101,13 @@ class Rows:
         at = self.placements[index]
         prompt = self.tokens[at.row, at.start : at.target_start]
         target = self.tokens[at.row, at.target_start : at.target_start + at.target_length]
-        return Example(tuple(prompt.tolist()), tuple(target.tolist()), at.weight, at.provenance)
+        weights = self.loss_weights[at.row, at.target_start : at.target_start + at.target_length]
+        shares = None if at.weight == 0 else tuple((weights / np.float32(at.weight)).tolist())
+        if shares is not None and all(share == 1.0 for share in shares):
+            shares = None
+        return Example(
+            tuple(prompt.tolist()), tuple(target.tolist()), at.weight, at.provenance, shares
+        )
 
     def save(self, path: Path) -> None:
         """Writes a directory of arrays, `examples.jsonl` and `meta.json`, all of it or nothing.
@@ -216,6 +222,10 @@ def _length(example: Example, index: int, row_length: int) -> int:
     if not prompt or not target:
         empty = "target" if prompt else "prompt, so that nothing predicts its first target token"
         raise DataError(f"{name} has an empty {empty}; drop it")
+    if example.target_weights is not None and len(example.target_weights) != target:
+        raise DataError(
+            f"{name} has {target} target tokens, but {len(example.target_weights)} weights for them"
+        )
     if not np.isfinite(example.weight):
         raise DataError(f"{name} has weight {example.weight}; expected a finite number")
     if prompt + target > row_length:
@@ -245,7 +255,8 @@ def _fill(
         tokens[row, start + prompt : end] = example.target_ids
         segment_ids[row, start:end] = segments[row]
         positions[row, start:end] = np.arange(end - start)
-        loss_weights[row, start + prompt : end] = example.weight
+        shares = 1.0 if example.target_weights is None else example.target_weights
+        loss_weights[row, start + prompt : end] = np.multiply(example.weight, shares)
         example_ids[row, start:end] = index
         placements[index] = Placement(
             row, start, prompt, target, float(example.weight), dict(example.provenance)

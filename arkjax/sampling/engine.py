@@ -128,7 +128,7 @@ class _Running:
 
     request: Request
     cached_len: int
-    started: float
+    seconds: float = 0.0
     ids: list[int] = dataclasses.field(default_factory=list)
     logprobs: list[float] = dataclasses.field(default_factory=list)
     sampling_logprobs: list[float] = dataclasses.field(default_factory=list)
@@ -147,7 +147,7 @@ class _Running:
             sampling_logprobs=tuple(self.sampling_logprobs),
             finish_reason=reason,
             cached_len=self.cached_len,
-            seconds=time.monotonic() - self.started,
+            seconds=self.seconds,
         )
 
 
@@ -169,19 +169,29 @@ class _Lane:
         ended = self._admit()
         if not self._running:
             return ended
+        started = time.monotonic()
         # With calls waiting, a quarter of the slots falling free is worth a refill.
         leave_at = len(self._running) * 3 // 4 if self.waiting else 0
         self._slots, drawn = decode.decode_block(
             self._graph, self._weights, self._slots, self._config.block_steps, np.int32(leave_at)
         )
         drawn = jax.tree.map(np.asarray, drawn)
+        share = (time.monotonic() - started) / len(self._running)
         for slot in list(self._running):
-            self._record(slot, slot, drawn, ended)
+            self._record(slot, slot, drawn, share, ended)
         return ended
 
-    def _record(self, slot: int, column: int, drawn: decode.Drawn, ended: list[Generation]) -> None:
+    def _record(
+        self,
+        slot: int,
+        column: int,
+        drawn: decode.Drawn,
+        seconds: float,
+        ended: list[Generation],
+    ) -> None:
         """Append the tokens of one column of a block to the call in `slot`."""
         running = self._running[slot]
+        running.seconds += seconds
         steps = drawn.valid[:, column]
         running.ids += drawn.token[steps, column].tolist()
         running.logprobs += drawn.logprob[steps, column].tolist()
@@ -197,18 +207,19 @@ class _Lane:
     def _admit(self) -> list[Generation]:
         ended: list[Generation] = []
         while self.waiting and self._free:
+            started = time.monotonic()
             batch = self._next_batch()
             self._prefill(batch)
-            started = time.monotonic()
             slots = [self._free.pop() for _ in batch]
             new = self._admission(batch, slots)
             self._slots, drawn = decode.admit(
                 self._graph, self._weights, self._pool, self._slots, new
             )
             drawn = jax.tree.map(np.asarray, drawn)
+            share = (time.monotonic() - started) / len(batch)
             for column, (slot, (request, cached)) in enumerate(zip(slots, batch, strict=True)):
-                self._running[slot] = _Running(request, cached, started)
-                self._record(slot, column, drawn, ended)
+                self._running[slot] = _Running(request, cached)
+                self._record(slot, column, drawn, share, ended)
         return ended
 
     def _next_batch(self) -> list[tuple[Request, int]]:

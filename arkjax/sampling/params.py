@@ -72,7 +72,8 @@ class Generation:
       sampling_logprobs: for each id, its log-probability in the distribution it was drawn from.
       finish_reason: "stop" (a stop id was met) or "length" (max_tokens was reached).
       cached_len: prompt tokens that were not prefilled for this call, because they were shared.
-      seconds: wall time from admission to the end, shared with the calls that ran beside it.
+      seconds: the call's share of the generator's wall time: the time of a block is split evenly among
+        the calls that it advanced, so that the seconds of all calls add up to the time taken.
     """
 
     request_id: str

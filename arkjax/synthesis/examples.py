@@ -11,13 +11,17 @@ class Example:
 
     Attributes:
       prompt_ids: what the student is given; carries no loss.
-      target_ids: what it must say, the end token included; every one of them carries `weight`.
-      weight: loss weight of each target token.
+      target_ids: what it must say, the end token included.
+      weight: loss weight of the example.
       provenance: where the example comes from: `problem_id`, the `call_ids` whose words are in the
-        target, and the `kind` of selection that kept it (verified, corrective, team_agreement).
+        target, and the `kind` of trace they are.
+      target_weights: for each target token, its share of `weight`; None gives each the whole. Zero
+        marks words that are shown but not learned, such as the headers between the turns of a
+        document.
     """
 
     prompt_ids: tuple[int, ...]
     target_ids: tuple[int, ...]
     weight: float
     provenance: Mapping[str, Any]
+    target_weights: tuple[float, ...] | None = None

@@ -93,8 +93,11 @@ class WorldConfig:
     Attributes:
       negative: experts share the laymen's misconceptions; every gain must vanish.
       items: items of a problem in the train, validation and test splits.
-      ood_items: items of an out-of-distribution problem: more than any training document has.
-      document_items: numbers of items that a training document may have, drawn uniformly.
+      ood_items: items of an out-of-distribution problem: more than any problem or discussion of
+        training has.
+      document_items: numbers of items that a training document of one author may have, drawn
+        uniformly.
+      discussion_items: the same for discussions.
       part_rates: share of the problems whose traps lie in no, one, and two or more domains. The
         last are those that no single role can solve.
       train_part_rates: the same for the problems that the team works on for training.
@@ -111,6 +114,7 @@ class WorldConfig:
     items: int
     ood_items: int
     document_items: tuple[int, ...]
+    discussion_items: tuple[int, ...]
     part_rates: tuple[float, ...]
     train_part_rates: tuple[float, ...]
     trap_rate: float
@@ -142,7 +146,7 @@ class WorldConfig:
                 raise ConfigError(f"world.{name} is {getattr(self, name)}: it must be in [0, 1]")
         if self.untagged_rate + self.byline_rate > 1:
             raise ConfigError("world.untagged_rate + world.byline_rate must not exceed 1")
-        if min(self.items, self.ood_items, *self.document_items) < 2:
+        if min(self.items, self.ood_items, *self.document_items, *self.discussion_items) < 2:
             raise ConfigError("world: problems and documents need at least 2 items")
 
 
@@ -405,16 +409,17 @@ def make_documents(
     """
     rng = random.Random(f"{NAME}/documents/{seed}")
     while True:
-        k = rng.choice(config.document_items)
+        kind = rng.random()
+        alone = kind < config.untagged_rate + config.byline_rate
+        k = rng.choice(config.document_items if alone else config.discussion_items)
         domains = _draw_domains(rng, SEEN_MIXTURES, k)
         items = tuple(_draw_item(rng, d, rng.random() < config.trap_rate) for d in domains)
         question = question_text(items)
         if hashlib.sha256(question.encode()).hexdigest() in exclude:
             continue
-        kind = rng.random()
         if kind < config.untagged_rate:
             yield Document(question, (_untagged(config, rng, items),))
-        elif kind < config.untagged_rate + config.byline_rate:
+        elif alone:
             expert = rng.choice(list(EXPERTS))
             text, _ = _write(Author(config, rng, EXPERTS[expert]), rng, items, [])
             yield Document(question, (Turn(expert, text, 1.0),))

@@ -23,7 +23,7 @@ class Cost:
       prompt_tokens: prompt tokens of all calls, shared ones counted for each.
       prefill_tokens: prompt tokens that had to be computed, shared ones counted once.
       generated_tokens: generated tokens, end tokens included.
-      seconds: sum of the calls' wall times; calls that ran side by side count in full.
+      seconds: sum of the calls' shares of the generator's wall time.
     """
 
     calls: int = 0

@@ -128,7 +128,7 @@ def train(
     waiting: tuple[int, dict[str, jax.Array]] | None = None
     with progress.task(name, total=config.steps, unit="steps", done=start) as task:
         for step in range(start, config.steps):
-            indices = order(len(rows), config.batch_rows, seed, step)
+            indices = order(rows.num_rows, config.batch_rows, seed, step)
             target = teacher(indices) if teacher else None
             inputs = jax.device_put(batch(rows, indices), batch_sharding(mesh))
             state, metrics = step_fn(state, inputs, target)

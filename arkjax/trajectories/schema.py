@@ -47,7 +47,7 @@ class Call:
       seed: seed of the request.
       model: identity of the model that spoke, as hashed into `call_id`.
       correct: the grader's verdict on `text`; None where the stage states no answer.
-      seconds: wall time from admission to the end.
+      seconds: the call's share of the generator's wall time; see `Generation.seconds`.
     """
 
     call_id: str
