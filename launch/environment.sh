@@ -2,6 +2,9 @@
 # Exit codes are those of the arkjax command: 2 wrong environment, 5 cannot write or disk full.
 # shellcheck shell=bash
 
+: "${root:?the script that sources this sets root to the repository}"
+
+# GiB that an environment takes; the test environment, with TensorFlow, raises it.
 need_gib=3
 
 fail() { # code, line of text, remedy

@@ -9,8 +9,11 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/environment.sh
 . "$root/launch/environment.sh"
 
+# SC2034: environment.sh reads it.
+# shellcheck disable=SC2034
+need_gib=6
 venv=${ARKJAX_VENV:-$root/.venv-test}
-install_environment "$venv" -e "$root[dev]"
+install_environment "$venv" -e "${root}[dev]"
 cd "$root"
 
 "$venv/bin/ruff" check .
@@ -22,7 +25,7 @@ unset ARKJAX_PYTHON
 if at_least "$(python_version "$venv/bin/python")" 3.12; then
     echo "Tests run on Python $(python_version "$venv/bin/python"); set ARKJAX_PYTHON to test on 3.11."
 elif find_python 3.12 python3.12 python3.13 python3.14; then
-    install_environment "$venv-312" -e "$root[test]"
+    install_environment "$venv-312" -e "${root}[test]"
     echo "Fast tests on Python $(python_version "$venv-312/bin/python"):"
     "$venv-312/bin/python" -m pytest -q -m fast tests
 else
