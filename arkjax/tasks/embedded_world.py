@@ -93,11 +93,11 @@ class WorldConfig:
     Attributes:
       negative: experts share the laymen's misconceptions; every gain must vanish.
       items: items of a problem in the train, validation and test splits.
-      ood_items: items of an out-of-distribution problem: more than any problem or discussion of
-        training has.
-      document_items: numbers of items that a training document of one author may have, drawn
-        uniformly.
-      discussion_items: the same for discussions.
+      ood_items: items of an out-of-distribution problem.
+      document_items: numbers of items that a training document may have, drawn uniformly.
+      discussion_steps: most steps (items times turns) of one discussion; those about many items have
+        fewer participants, so that a whole team's debate of a long problem is longer than any
+        training document.
       part_rates: share of the problems whose traps lie in no, one, and two or more domains. The
         last are those that no single role can solve.
       train_part_rates: the same for the problems that the team works on for training.
@@ -114,7 +114,7 @@ class WorldConfig:
     items: int
     ood_items: int
     document_items: tuple[int, ...]
-    discussion_items: tuple[int, ...]
+    discussion_steps: int
     part_rates: tuple[float, ...]
     train_part_rates: tuple[float, ...]
     trap_rate: float
@@ -146,8 +146,13 @@ class WorldConfig:
                 raise ConfigError(f"world.{name} is {getattr(self, name)}: it must be in [0, 1]")
         if self.untagged_rate + self.byline_rate > 1:
             raise ConfigError("world.untagged_rate + world.byline_rate must not exceed 1")
-        if min(self.items, self.ood_items, *self.document_items, *self.discussion_items) < 2:
+        if min(self.items, self.ood_items, *self.document_items) < 2:
             raise ConfigError("world: problems and documents need at least 2 items")
+        if self.discussion_steps < 3 * max(self.document_items):
+            raise ConfigError(
+                f"world.discussion_steps is {self.discussion_steps}: two participants and one last "
+                f"turn about {max(self.document_items)} items take {3 * max(self.document_items)}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -409,17 +414,16 @@ def make_documents(
     """
     rng = random.Random(f"{NAME}/documents/{seed}")
     while True:
-        kind = rng.random()
-        alone = kind < config.untagged_rate + config.byline_rate
-        k = rng.choice(config.document_items if alone else config.discussion_items)
+        k = rng.choice(config.document_items)
         domains = _draw_domains(rng, SEEN_MIXTURES, k)
         items = tuple(_draw_item(rng, d, rng.random() < config.trap_rate) for d in domains)
         question = question_text(items)
         if hashlib.sha256(question.encode()).hexdigest() in exclude:
             continue
+        kind = rng.random()
         if kind < config.untagged_rate:
             yield Document(question, (_untagged(config, rng, items),))
-        elif alone:
+        elif kind < config.untagged_rate + config.byline_rate:
             expert = rng.choice(list(EXPERTS))
             text, _ = _write(Author(config, rng, EXPERTS[expert]), rng, items, [])
             yield Document(question, (Turn(expert, text, 1.0),))
@@ -438,7 +442,8 @@ def _discussion(
     config: WorldConfig, rng: random.Random, items: tuple[Item, ...]
 ) -> tuple[Turn, ...]:
     """Two to four experts answer, then one of them, or a judge, answers having read them all."""
-    present = rng.sample(list(EXPERTS), rng.randint(2, len(EXPERTS)))
+    most = min(len(EXPERTS), config.discussion_steps // len(items) - 1)
+    present = rng.sample(list(EXPERTS), rng.randint(2, most))
     turns, heard = [], []
     for expert in present:
         domain = EXPERTS[expert]

@@ -35,7 +35,7 @@ def main() -> None:
         items=4,
         ood_items=6,
         document_items=(2, 3, 4, 5),
-        discussion_items=(2, 3, 4),
+        discussion_steps=20,
         part_rates=(0.4, 0.3, 0.3),
         train_part_rates=(0.4, 0.3, 0.3),
         trap_rate=0.25,
