@@ -146,8 +146,13 @@ class WorldConfig:
                 raise ConfigError(f"world.{name} is {getattr(self, name)}: it must be in [0, 1]")
         if self.untagged_rate + self.byline_rate > 1:
             raise ConfigError("world.untagged_rate + world.byline_rate must not exceed 1")
-        if min(self.items, self.ood_items, *self.document_items) < 2:
+        if min(self.items, *self.document_items) < 2:
             raise ConfigError("world: problems and documents need at least 2 items")
+        if self.ood_items < min(map(len, UNSEEN_MIXTURES)):
+            raise ConfigError(
+                f"world.ood_items is {self.ood_items}: the smallest unseen mixture has "
+                f"{min(map(len, UNSEEN_MIXTURES))} domains"
+            )
         if self.discussion_steps < 3 * max(self.document_items):
             raise ConfigError(
                 f"world.discussion_steps is {self.discussion_steps}: two participants and one last "
@@ -180,12 +185,15 @@ def question_text(items: Collection[Item]) -> str:
     return " , ".join(f"{domain} {a} {b}" for domain, a, b in items)
 
 
+_ITEM = re.compile(r"\s*\w+\s+[0-9]\s+[0-9]\s*")
+
+
 def parse_question(text: str) -> tuple[Item, ...]:
     """Read the items back from a question. Raises DataError if it is not one of this world's."""
     items = []
     for part in text.split(","):
         words = part.split()
-        if len(words) != 3 or words[0] not in SKILLS or not (words[1] + words[2]).isdigit():
+        if not _ITEM.fullmatch(part) or words[0] not in SKILLS:
             raise DataError(
                 f"{part.strip()!r} is not an item of the embedded world: expected a domain "
                 f"({', '.join(SKILLS)}) and two digits"
@@ -286,6 +294,10 @@ def make_problem(items: tuple[Item, ...], problem_id: str) -> Problem:
     )
 
 
+# Draws in a row without a new problem after which a world counts as exhausted.
+_MOST_MISSES = 10_000
+
+
 def make_problems(
     config: WorldConfig, split: str, count: int, seed: int, exclude: Collection[str] = ()
 ) -> list[Problem]:
@@ -299,7 +311,8 @@ def make_problems(
       exclude: question hashes that must not appear (those of other splits).
 
     Raises:
-      ConfigError: if the split is unknown or `count` is not positive.
+      ConfigError: if the split is unknown, `count` is not positive, or the world has not that many
+        distinct problems.
     """
     if split not in SPLITS:
         raise ConfigError(f"embedded world has no split {split!r}: choose one of {', '.join(SPLITS)}")
@@ -313,7 +326,14 @@ def make_problems(
     parts = _shares(rng, rates, count)
     taken = set(exclude)
     problems: list[Problem] = []
+    misses = 0
     while len(problems) < count:
+        misses += 1
+        if misses > _MOST_MISSES:
+            raise ConfigError(
+                f"found only {len(problems)} of {count} distinct problems of split {split!r}: ask "
+                f"for fewer, or for more than {k} items a problem"
+            )
         items = _draw_problem_items(rng, mixtures, k, parts[len(problems)])
         if part_of(items) != parts[len(problems)]:
             continue
@@ -321,6 +341,7 @@ def make_problems(
         if problem.question_hash not in taken:
             taken.add(problem.question_hash)
             problems.append(problem)
+            misses = 0
     return problems
 
 
@@ -351,12 +372,23 @@ def load_problems(path: Path) -> list[Problem]:
     problems = []
     for number, line in enumerate(lines, 1):
         try:
-            problems.append(Problem(**json.loads(line)))
+            problems.append(_problem(json.loads(line)))
         except (ValueError, TypeError) as error:
             raise DataError(f"{path}, line {number}: not a problem ({error})") from error
     if not problems:
         raise DataError(f"{path} holds no problems")
     return problems
+
+
+def _problem(fields: dict) -> Problem:
+    """A problem from its fields; ValueError or TypeError if they are not those of a problem."""
+    problem = Problem(**fields)
+    for name in ("id", "question", "answer", "task", "domain"):
+        if not isinstance(getattr(problem, name), str):
+            raise ValueError(f"{name} is not a string")
+    if not isinstance(problem.meta, dict):
+        raise ValueError("meta is not an object")
+    return problem
 
 
 # --- documents ----------------------------------------------------------------------------------
@@ -482,12 +514,18 @@ class WorldGrader:
         return Grade(correct, extracted, "matches" if correct else f"expected {problem.answer}")
 
     def first_wrong_step(self, problem: Problem, text: str) -> int | None:
-        """Index of the first step whose value or total is wrong; None if every step is right."""
-        total = 0
+        """Index of the first step that is wrong; None if every step is right.
+
+        A step is wrong if its value or total is, or if it is about an item that the question does
+        not ask for (again).
+        """
+        total, unsolved = 0, list(parse_question(problem.question))
         for index, (domain, a, b, value, claimed) in enumerate(_STEP.findall(text)):
-            if domain not in SKILLS:
+            item = (domain, int(a), int(b))
+            if item not in unsolved:
                 return index
-            truth = SKILLS[domain].truth(int(a), int(b))
+            unsolved.remove(item)
+            truth = SKILLS[domain].truth(*item[1:])
             total = (total + truth) % 10
             if (int(value), int(claimed)) != (truth, total):
                 return index
