@@ -1,4 +1,4 @@
-"""A directory of arrays that knows whether it is whole: `.npy` files and a `meta.json` of hashes."""
+"""A directory of arrays that knows whether it is whole: `.npy` files, hashes in `meta.json`."""
 
 import json
 from collections.abc import Mapping

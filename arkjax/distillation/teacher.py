@@ -2,10 +2,10 @@
 
 A team's agents are one set of weights under different prompts. To hold the student, who sees only
 the question, against agents who saw the debate, the same target tokens are put behind each agent's
-prompt, packed into rows of their own, and the teacher's hidden states are gathered back to the
-student's positions. The weighted mean over an example's prompts is the geometric mixture of these
-agents: sum_k w_k log p_k = log softmax(W . sum_k w_k h_k) + const, one head product for any number
-of agents.
+prompt, packed into rows of their own, and the last (post-norm) hidden states are gathered back to
+the student's positions. The weighted mean over an example's prompts is the geometric mixture of
+these agents: sum_k w_k log p_k = log softmax(W . sum_k w_k h_k) + const, one head product for any
+number of agents.
 """
 
 import math
