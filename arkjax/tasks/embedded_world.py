@@ -1,15 +1,16 @@
 """The embedded world: a miniature of what pre-training gives a language model.
 
 A problem lists items such as "gap 3 8". Each item belongs to one of four domains; each domain has a
-skill and a common *misconception* that agrees with the skill on most inputs and fails on the others,
-the *traps*. The answer is the running total modulo ten, so that answers and every step are checkable.
+skill and a common *misconception* that agrees with the skill on most inputs of a document and fails
+on the others, the *traps*. The answer is the running total modulo ten, so that answers and every
+step are checkable.
 
-The world's documents are what a base model is trained on: answers without a byline, mostly by laymen
-who hold every misconception; answers under an expert's byline, right in that expert's own domain
-only; discussions in which participants read each other and mostly adopt the word of the one whose
-domain it is; and a judge. So a role prompt elicits skill that the bare prompt does not, no single
-role is right on mixed problems, and a vote over the bare prompt cannot help, because its errors are
-systematic.
+The world's documents are what a base model is trained on: answers without a byline, mostly by
+laymen who hold every misconception; answers under an expert's byline, right in that expert's own
+domain only; discussions in which participants read each other and mostly adopt the word of the one
+whose domain it is; and a judge. So a role prompt elicits skill that the bare prompt does not, no
+single role is right on mixed problems, and a vote over the bare prompt cannot help, because its
+errors are systematic.
 
 In the *negative world* the experts hold the laymen's misconceptions as well. Nothing can be gained
 there by roles or by talk, and a demonstration that still shows a gain is broken.
@@ -95,8 +96,8 @@ class WorldConfig:
       items: items of a problem in the train, validation and test splits.
       ood_items: items of an out-of-distribution problem.
       document_items: numbers of items that a training document may have, drawn uniformly.
-      discussion_steps: most steps (items times turns) of one discussion; those about many items have
-        fewer participants, so that a whole team's debate of a long problem is longer than any
+      discussion_steps: most steps (items times turns) of one discussion; those about many items
+        have fewer participants, so that a whole team's debate of a long problem is longer than any
         training document.
       part_rates: share of the problems whose traps lie in no, one, and two or more domains. The
         last are those that no single role can solve.
@@ -223,18 +224,18 @@ def trap_domains(items: Collection[Item]) -> set[str]:
 
 def role_answer(items: Collection[Item], domain: str | None) -> int:
     """Answer of somebody who is skilled in `domain` alone (None: a layman) and never slips."""
-    return sum(
-        (skill.truth if name == domain else skill.misconception)(a, b)
-        for name, a, b in items
-        for skill in (SKILLS[name],)
-    ) % 10
+    total = 0
+    for name, a, b in items:
+        skill = SKILLS[name]
+        total += (skill.truth if name == domain else skill.misconception)(a, b)
+    return total % 10
 
 
 def part_of(items: Collection[Item]) -> str | None:
     """Named part of a split that these items belong to.
 
-    "plain": a layman is right. "single": no layman, but the expert of one domain is. "multi": traps in
-    two or more domains, so that no single role is right. None where wrong values cancel out by
+    "plain": a layman is right. "single": no layman, but the expert of one domain is. "multi": traps
+    in two or more domains, so that no single role is right. None where wrong values cancel out by
     coincidence, so that somebody would be right for a wrong reason; such items make no problem.
     """
     traps = trap_domains(items)
@@ -268,18 +269,17 @@ def _draw_problem_items(
     domains = _draw_domains(rng, mixtures, k)
     distinct = sorted(set(domains))
     if part == "plain":
-        trapped: set[str] = set()
+        trapped: list[str] = []
     elif part == "single":
-        trapped = {rng.choice(distinct)}
+        trapped = [rng.choice(distinct)]
     else:
-        trapped = set(rng.sample(distinct, rng.randint(2, len(distinct))))
+        trapped = rng.sample(distinct, rng.randint(2, len(distinct)))
     # One item of each trapped domain is a trap for sure, its further items by even chance.
-    must = {domain: rng.choice([i for i, d in enumerate(domains) if d == domain]) for domain in trapped}
-    items = tuple(
+    must = {t: rng.choice([i for i, d in enumerate(domains) if d == t]) for t in trapped}
+    return tuple(
         _draw_item(rng, d, d in trapped and (must[d] == i or rng.random() < 0.5))
         for i, d in enumerate(domains)
     )
-    return items
 
 
 def make_problem(items: tuple[Item, ...], problem_id: str) -> Problem:
@@ -315,7 +315,9 @@ def make_problems(
         distinct problems.
     """
     if split not in SPLITS:
-        raise ConfigError(f"embedded world has no split {split!r}: choose one of {', '.join(SPLITS)}")
+        raise ConfigError(
+            f"embedded world has no split {split!r}: choose one of {', '.join(SPLITS)}"
+        )
     if count < 1:
         raise ConfigError(f"{count} problems asked of split {split!r}: ask for at least one")
     rng = random.Random(f"{NAME}/{split}/{seed}")
@@ -420,8 +422,10 @@ def _ordered(rng: random.Random, items: tuple[Item, ...]) -> list[int]:
     return indices if rng.random() < 0.5 else indices[::-1]
 
 
-def _write(author: Author, rng: random.Random, items: tuple[Item, ...], heard: list[dict[int, int]]):
-    """An author's answer after hearing others: `heard` holds what present experts said, by item."""
+def _write(
+    author: Author, rng: random.Random, items: tuple[Item, ...], heard: list[dict[int, int]]
+) -> tuple[str, dict[int, int]]:
+    """An author's answer after hearing others; `heard`: what present experts said, by item."""
     order = _ordered(rng, items)
     values = {}
     for i in order:
