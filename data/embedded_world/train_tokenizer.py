@@ -1,12 +1,15 @@
-"""Train the embedded world's SentencePiece model: `python data/embedded_world/train_tokenizer.py`.
+"""Train the SentencePiece model again: `python data/embedded_world/train_tokenizer.py [FOLDER]`.
 
-The text is the world's own, drawn with a fixed seed, so that anybody gets the same pieces again. Every
-printable ASCII character is a piece, so any English role text can be encoded as well.
+The text is questions and answers of the embedded world, drawn with a fixed seed and whatever the
+world's config says, so that anybody gets the same bytes again. Every printable ASCII character is a
+piece, so any English role text can be encoded as well.
 """
 
-import itertools
+import io
+import random
 import string
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import sentencepiece
@@ -16,39 +19,30 @@ sys.path.insert(0, str(HERE.parent.parent))
 
 from arkjax.tasks import embedded_world as world  # noqa: E402
 
-DOCUMENTS = 20_000
+QUESTIONS = 20_000
 VOCAB_SIZE = 192
 
 
-def sentences(config: world.WorldConfig):
-    """Every turn of the world's documents as one line, its byline first."""
-    for document in itertools.islice(world.make_documents(config, seed=0), DOCUMENTS):
-        yield f"question: {document.question}"
-        for turn in document.turns:
-            yield f"{turn.byline}: {turn.text}"
+def sentences() -> Iterator[str]:
+    """Questions, each with an answer under some byline."""
+    rng = random.Random(0)
+    bylines = [world.BARE_BYLINE, world.JUDGE, *world.EXPERTS]
+    for _ in range(QUESTIONS):
+        items = [
+            (rng.choice(list(world.SKILLS)), rng.randrange(10), rng.randrange(10))
+            for _ in range(rng.randint(2, 6))
+        ]
+        yield f"question: {world.question_text(items)}"
+        yield f"{rng.choice(bylines)}: {world.solution_text(items, world.true_values(items))}"
 
 
-def main() -> None:
-    """Write `tokenizer.model` beside this script."""
-    config = world.WorldConfig(
-        negative=False,
-        items=4,
-        ood_items=6,
-        document_items=(2, 3, 4, 5),
-        discussion_steps=20,
-        part_rates=(0.4, 0.3, 0.3),
-        train_part_rates=(0.4, 0.3, 0.3),
-        trap_rate=0.25,
-        slip_rate=0.02,
-        untagged_rate=0.3,
-        byline_rate=0.3,
-        expert_among_untagged=0.5,
-        adoption_rate=0.9,
-        earlier_weight=1.0,
-    )
+def main(folder: Path) -> None:
+    """Write `tokenizer.model` into `folder`."""
+    # Through a writer, because the trainer would store the path of a file in the file itself.
+    model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences(config)),
-        model_prefix=str(HERE / "tokenizer"),
+        sentence_iterator=sentences(),
+        model_writer=model,
         model_type="bpe",
         vocab_size=VOCAB_SIZE,
         hard_vocab_limit=False,
@@ -61,8 +55,8 @@ def main() -> None:
         eos_id=2,
         minloglevel=1,
     )
-    (HERE / "tokenizer.vocab").unlink()
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE)
