@@ -1,0 +1,185 @@
+"""Tasks by name: where their problems come from and the grader that goes with them."""
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Callable
+
+from arkjax.errors import ConfigError
+from arkjax.shipped import shipped_path
+from arkjax.tasks import embedded_world
+from arkjax.tasks.embedded_world import WorldConfig
+from arkjax.tasks.problems import Grader, Problem
+
+# The fixed evaluation sets of the embedded world: how many problems each has, in the order in which
+# they are drawn, and the seed of all of them.
+EVALUATION_SIZES = {"validation": 200, "test": 1000, "ood": 1000}
+EVALUATION_SEED = 0
+
+# The world of the shipped evaluation sets, of the SeqIO tasks and of the TFDS data set.
+SHIPPED_WORLD = WorldConfig(
+    negative=False,
+    items=4,
+    ood_items=6,
+    document_items=(2, 3, 4, 5),
+    discussion_steps=20,
+    part_rates=(0.4, 0.3, 0.3),
+    train_part_rates=(0.4, 0.3, 0.3),
+    trap_rate=0.25,
+    slip_rate=0.02,
+    untagged_rate=0.3,
+    byline_rate=0.3,
+    expert_among_untagged=0.5,
+    adoption_rate=0.9,
+    earlier_weight=1.0,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Problems under one name, and their grader.
+
+    Attributes:
+      name: the name that configs use.
+      grader: compares a text with a problem's gold answer.
+      splits: names of the splits that `load` knows.
+      load: `load(split, limit=None, **options) -> list[Problem]`. The first `limit` problems of a
+        split, always the same ones in the same order; None: all. Options are the task's own.
+    """
+
+    name: str
+    grader: Grader
+    splits: tuple[str, ...]
+    load: Callable[..., list[Problem]]
+
+
+# --- the embedded world -------------------------------------------------------------------------
+
+
+def draw_evaluation_sets(world: WorldConfig) -> dict[str, list[Problem]]:
+    """Draw the evaluation sets of a world, no question twice: one list of problems a split."""
+    sets: dict[str, list[Problem]] = {}
+    taken: set[str] = set()
+    for split, size in EVALUATION_SIZES.items():
+        sets[split] = embedded_world.make_problems(world, split, size, EVALUATION_SEED, taken)
+        taken |= {problem.question_hash for problem in sets[split]}
+    return sets
+
+
+def evaluation_sets(world: WorldConfig | None = None) -> dict[str, list[Problem]]:
+    """The evaluation sets of a world: the shipped files where they are its own, else drawn anew.
+
+    Args:
+      world: None for the shipped sets.
+
+    Raises:
+      DataError: if a shipped file is missing or damaged.
+    """
+    draws = _what_draws(world or SHIPPED_WORLD)
+    return {split: list(problems) for split, problems in _evaluation_sets(draws).items()}
+
+
+def evaluation_hashes(world: WorldConfig | None = None) -> frozenset[str]:
+    """Question hashes of all evaluation problems of a world (None: the shipped ones).
+
+    Neither the documents of a base model nor the problems that a team works on for training may
+    ask any of these questions.
+    """
+    return _evaluation_hashes(_what_draws(world or SHIPPED_WORLD))
+
+
+def _what_draws(world: WorldConfig) -> WorldConfig:
+    """The shipped world with those fields of `world` that determine its evaluation problems."""
+    return dataclasses.replace(
+        SHIPPED_WORLD,
+        items=world.items,
+        ood_items=world.ood_items,
+        part_rates=tuple(world.part_rates),
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _evaluation_sets(world: WorldConfig) -> dict[str, list[Problem]]:
+    if world != SHIPPED_WORLD:
+        return draw_evaluation_sets(world)
+    return {
+        split: embedded_world.load_problems(
+            shipped_path(f"data/{embedded_world.NAME}/{split}.jsonl")
+        )
+        for split in EVALUATION_SIZES
+    }
+
+
+@functools.lru_cache(maxsize=4)
+def _evaluation_hashes(world: WorldConfig) -> frozenset[str]:
+    sets = _evaluation_sets(world)
+    return frozenset(p.question_hash for problems in sets.values() for p in problems)
+
+
+def load_embedded_world(
+    split: str, limit: int | None = None, *, world: WorldConfig | None = None, seed: int = 0
+) -> list[Problem]:
+    """Problems of the embedded world.
+
+    Args:
+      split: "train" is drawn, and asks no evaluation question; the others are fixed sets.
+      limit: how many; "train" has no end, so it needs a number.
+      world: None for the world of the shipped sets.
+      seed: of "train"; the other splits are the same for every seed.
+
+    Raises:
+      ConfigError: if the split is unknown, or does not have that many problems.
+    """
+    if split not in embedded_world.SPLITS:
+        raise ConfigError(_unknown(f"split of {embedded_world.NAME}", split, embedded_world.SPLITS))
+    if limit is not None and limit < 1:
+        raise ConfigError(f"{limit} problems asked of split {split!r}: ask for at least one")
+    if split == "train":
+        if limit is None:
+            raise ConfigError("the embedded world's train split has no end: say how many problems")
+        world = world or SHIPPED_WORLD
+        return embedded_world.make_problems(world, split, limit, seed, evaluation_hashes(world))
+    problems = evaluation_sets(world)[split]
+    if limit is not None and limit > len(problems):
+        raise ConfigError(
+            f"{limit} problems asked of split {split!r} of {embedded_world.NAME}, which has "
+            f"{len(problems)}: ask for at most that many"
+        )
+    return problems[:limit]
+
+
+# --- names --------------------------------------------------------------------------------------
+
+_TASKS = {
+    embedded_world.NAME: Task(
+        embedded_world.NAME,
+        embedded_world.WorldGrader(),
+        embedded_world.SPLITS,
+        load_embedded_world,
+    )
+}
+
+
+def register_task(task: Task) -> None:
+    """Make a task of one's own known by its name. Raises ConfigError if the name is taken."""
+    if task.name in _TASKS:
+        raise ConfigError(f"there is a task {task.name!r} already: choose another name")
+    _TASKS[task.name] = task
+
+
+def task_names() -> list[str]:
+    """Names that `get_task` knows."""
+    return sorted(_TASKS)
+
+
+def get_task(name: str) -> Task:
+    """The task of this name. Raises ConfigError that suggests the nearest name."""
+    if name not in _TASKS:
+        raise ConfigError(_unknown("task", name, task_names()))
+    return _TASKS[name]
+
+
+def _unknown(what: str, name: str, known: list[str] | tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"there is no {what} {name!r}; {hint}known: {', '.join(known)}"
