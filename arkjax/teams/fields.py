@@ -19,14 +19,14 @@ def unknown_name(path: str, name: Any, known: Iterable[str], what: str) -> Confi
     return ConfigError(f"{path}: there is no {what} {name!r}; {hint}known: {listed}")
 
 
-def plain(value: Any) -> Any:
+def unwrapped(value: Any) -> Any:
     """`value` with every ConfigDict and mapping as a dict and every sequence as a list."""
     if hasattr(value, "to_dict"):
         value = value.to_dict()
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): unwrapped(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [unwrapped(item) for item in value]
     return value
 
 

@@ -35,7 +35,7 @@ def load_config(name: str) -> Any:
         path = folder / f"{base}.py"
         if not path.is_file():
             known = [p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")]
-            raise unknown_name("team", base, known, "shipped team (a file's name ends in .py)")
+            raise unknown_name("team", base, known, "shipped team")
     elif not path.is_file():
         raise ConfigError(f"team config {base} does not exist: give the path of a config file")
     module_spec = importlib.util.spec_from_file_location(f"arkjax_team_{path.stem}", path)

@@ -139,7 +139,7 @@ def check_context(
         if needed > limit:
             raise DataError(
                 f"team {spec.name!r}, stage {stage.name!r}, agent {agent.id!r}: problem"
-                f" {problem.id!r} can need {needed} tokens ({question} for the question, {tokens} for"
+                f" {problem.id!r} can need {needed} tokens ({question} question, {tokens} for"
                 f" transcript and headers, {agent.sampling.max_tokens} to generate), but model"
                 f" {agent.model!r} holds {limit}: lower max_tokens, show fewer messages or less of"
                 " them, or choose a longer context"

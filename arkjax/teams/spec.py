@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from arkjax.errors import ConfigError
-from arkjax.rundir import content_hash
-from arkjax.teams.fields import Fields, plain, unknown_name
+from arkjax.storage import content_hash, plain
+from arkjax.teams.fields import Fields, unknown_name, unwrapped
 from arkjax.teams.primitives import Agent, Budget, Reducer, Repeat, Selector, Stage, Stop
 
 
@@ -53,7 +53,7 @@ class TeamSpec:
           ConfigError: one line with the field's dotted path, what it holds and what it may hold.
         """
         names = [field.name for field in dataclasses.fields(cls)]
-        f = Fields(plain(cfg), path, names)
+        f = Fields(unwrapped(cfg), path, names)
         schedule = []
         for at, item in f.items("schedule"):
             schedule.append(item if isinstance(item, str) else Repeat.read(item, at))
@@ -70,7 +70,7 @@ class TeamSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The team as plain data, from which `from_config` makes an equal team."""
-        data = plain(dataclasses.asdict(self))
+        data = plain(self)
         for item in data["schedule"]:
             if isinstance(item, dict):
                 item["repeat"] = item.pop("stages")

@@ -220,9 +220,11 @@ def _from_array(name: str, column: pa.ChunkedArray) -> list[Any]:
     lists: list[Any] = []
     for chunk in column.chunks:
         offsets = chunk.offsets.to_pylist()
-        # Slicing plain lists of the flat values is far faster than a Python object per cell.
-        flat = _flat_values(name, chunk.values)
-        lists += [tuple(flat[a:b]) for a, b in itertools.pairwise(offsets)]
+        # Slicing plain lists of the flat values is far faster than a Python object per cell. The
+        # values of a slice are those of the whole column, so they are cut to what it spans.
+        first, last = offsets[0], offsets[-1]
+        flat = _flat_values(name, chunk.values.slice(first, last - first))
+        lists += [tuple(flat[a - first : b - first]) for a, b in itertools.pairwise(offsets)]
     return lists
 
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from arkjax.errors import DataError
-from arkjax.rundir import sha256_file, storage_errors, write_atomic
+from arkjax.storage import remove_leftovers, sha256_file, storage_errors, write_atomic
 from arkjax.trajectories.schema import (
     SCHEMA,
     Call,
@@ -33,7 +33,7 @@ from arkjax.trajectories.schema import (
 
 _SHARD = re.compile(r"calls-(\d{5,})\.parquet")
 _SIDECAR = ".sha256"
-_TABLES_IN_MEMORY = 8
+_CALLS_IN_MEMORY = 32_768
 
 
 class CallStore:
@@ -41,7 +41,7 @@ class CallStore:
 
     Appended calls are buffered and become a shard when `shard_calls` of them are there, when the
     oldest has waited `flush_seconds`, and on `flush` and `close`. Memory holds the ids of all calls
-    and the calls of a few shards, not the whole record. A directory has one writer at a time.
+    and the calls of the shards in use, not the whole record. A directory has one writer at a time.
 
     Raises:
       DataError: if a shard is damaged; the message names the file and the remedy.
@@ -56,7 +56,7 @@ class CallStore:
         self.flush_seconds = flush_seconds
         self._buffer: dict[str, Call] = {}
         self._buffered_since = 0.0
-        self._tables: OrderedDict[str, pa.Table] = OrderedDict()
+        self._recent: OrderedDict[str, list[Call]] = OrderedDict()
         self._places: dict[str, tuple[str, int]] = {}
         self._swept = False
         for name in self._shards():
@@ -98,7 +98,7 @@ class CallStore:
         if call_id not in self._places:
             return None
         name, row = self._places[call_id]
-        return from_table(self._table(name).slice(row, 1))[0]
+        return self._calls(name)[row]
 
     def append(self, calls: Call | Iterable[Call]) -> None:
         """Record calls; one whose id is there already is not recorded again."""
@@ -119,7 +119,7 @@ class CallStore:
             return
         with storage_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-        self._sweep()
+            self._sweep()
         last = max((int(_SHARD.fullmatch(name)[1]) for name in self._shards()), default=-1)
         name = f"calls-{last + 1:05d}.parquet"
         table = to_table(list(self._buffer.values()))
@@ -153,25 +153,24 @@ class CallStore:
         for row, call_id in enumerate(table.column("call_id").to_pylist()):
             self._places.setdefault(call_id, (name, row))
 
-    def _table(self, name: str) -> pa.Table:
-        # A resumed debate asks for calls that were recorded close together: few shards are hot.
-        if name not in self._tables:
-            self._tables[name] = _read_shard(self.directory / name)
-            if len(self._tables) > _TABLES_IN_MEMORY:
-                self._tables.popitem(last=False)
-        self._tables.move_to_end(name)
-        return self._tables[name]
+    def _calls(self, name: str) -> list[Call]:
+        # Resumed debates ask for calls that were recorded close together: few shards are hot.
+        if name not in self._recent:
+            self._recent[name] = from_table(_read_shard(self.directory / name))
+            while len(self._recent) > 1 and sum(map(len, self._recent.values())) > _CALLS_IN_MEMORY:
+                self._recent.popitem(last=False)
+        self._recent.move_to_end(name)
+        return self._recent[name]
 
     def _sweep(self) -> None:
         """Remove what a killed writer left behind: once, and only when this process writes."""
         if self._swept:
             return
         self._swept = True
+        remove_leftovers(self.directory)
         shards = set(self._shards())
-        for path in self.directory.iterdir():
-            aside = path.name.startswith(".calls-")
-            alone = _SHARD.fullmatch(path.stem) and path.stem not in shards
-            if aside or (alone and path.suffix == _SIDECAR):
+        for path in self.directory.glob(f"*{_SIDECAR}"):
+            if _SHARD.fullmatch(path.stem) and path.stem not in shards:
                 path.unlink(missing_ok=True)
 
 

@@ -1,0 +1,140 @@
+"""Prompts: transcript first, generated ids word for word, a common prefix for a common view."""
+
+import dataclasses
+
+import pytest
+
+from arkjax import teams
+from arkjax.errors import DataError
+from arkjax.teams.prompts import check_context
+from arkjax.teams.spec import TeamSpec
+
+pytestmark = pytest.mark.fast
+
+
+def with_view(spec, **changes):
+    """The team with every stage's view changed."""
+    stages = tuple(
+        dataclasses.replace(stage, view=dataclasses.replace(stage.view, **changes))
+        for stage in spec.stages
+    )
+    return dataclasses.replace(spec, stages=stages)
+
+
+def prefill(requests):
+    """Prompt tokens to compute when every distinct prefix is computed once."""
+    prefixes = {request.prompt_ids[: request.prefix_len] for request in requests}
+    own = sum(len(request.prompt_ids) - request.prefix_len for request in requests)
+    return sum(map(len, prefixes)) + own
+
+
+def test_the_transcript_stands_first_and_the_speaker_last(world):
+    model = world.Model(say=lambda request, draw: "so 7")
+    world.play(teams.debate(roles=["x", "y"]), world.problems(1), model)
+    texts = [world.text_of(request) for request in model.requests]
+    transcript = "#what is 0#x:so 7##y:so 7#"
+    assert texts == ["#what is 0#x:", "#what is 0#y:", transcript + "#x:", transcript + "#y:"]
+
+
+def test_segments_cover_the_prompt_and_copies_are_exact(world):
+    model = world.Model(say=lambda request, draw: "so 7…" if draw % 2 else "so 8")
+    debates = world.play(teams.debate_judge(rounds=3), world.problems(5), model)
+    reasons = set()
+    for debate in debates:
+        calls = {call.call_id: call for call in debate.calls}
+        for call in debate.calls:
+            reasons.add(call.finish_reason)
+            edges = [0]
+            for source, start, end in call.prompt_segments:
+                assert start == edges[-1] and end > start
+                edges.append(end)
+                if source != "template":
+                    assert call.prompt_ids[start:end] == calls[source].gen_ids
+            assert edges[-1] == len(call.prompt_ids)
+            sources = [s for s, _, _ in call.prompt_segments if s != "template"]
+            assert tuple(sources) == call.parents
+            # Every message is closed once, by its author or, if it was cut off, by the template.
+            assert call.prompt_ids.count(world.end) == len(call.parents)
+    assert reasons == {"stop", "length"}
+
+
+def test_agents_with_one_view_share_their_prefix(world):
+    spec = teams.debate(agents=5, rounds=3)
+    model = world.Model()
+    world.play(spec, world.problems(1), model)
+    assert len({r.prompt_ids[: r.prefix_len] for r in model.requests}) == 3
+    shared = prefill(model.requests)
+    role_first = world.Model()
+    world.play(with_view(spec, layout="role_first"), world.problems(1), role_first)
+    unshared = sum(len(request.prompt_ids) for request in role_first.requests)
+    # 10 of question, 8 of header, 13 a message: each of the three prefixes is paid once.
+    assert shared == (10 + 2 * (10 + 5 * 13)) + 15 * 8
+    assert unshared > 3 * shared
+
+
+def test_role_first_announces_the_role_before_the_transcript(world):
+    model = world.Model(say=lambda request, draw: "so 7")
+    spec = with_view(teams.debate(roles=["x", "y"]), layout="role_first")
+    world.play(spec, world.problems(1), model)
+    assert world.text_of(model.requests[3]) == "#what is 0#y:##x:so 7##y:so 7##y:"
+
+
+def test_answers_only(world):
+    model = world.Model(say=lambda request, draw: "long talk so 7" if "x" in world.text_of(request)
+                        else "nothing")  # fmt: skip
+    spec = with_view(teams.debate(roles=["y", "x"]), show="answer", own=False)
+    debates = world.play(spec, world.problems(1), model)
+    assert world.text_of(model.requests[2]) == "#what is 0#x:7##y:"
+    assert world.text_of(model.requests[3]) == "#what is 0#x:"
+    assert {source for call in debates[0].calls for source, _, _ in call.prompt_segments} == {
+        "template"
+    }
+
+
+def test_an_instruction_is_read_by_the_speaker_only(world):
+    spec = teams.debate(roles=["x", "y"])
+    stages = (spec.stages[0], dataclasses.replace(spec.stages[1], instruction="be brief"))
+    model = world.Model(say=lambda request, draw: "so 7")
+    world.play(dataclasses.replace(spec, stages=stages), world.problems(1), model)
+    assert world.text_of(model.requests[3]) == "#what is 0#x:so 7##y:so 7##y\nbe brief:"
+
+
+def test_what_cannot_fit_is_refused_before_any_call(world, tmp_path):
+    from arkjax.trajectories.store import CallStore
+
+    model = world.Model()
+    spec = teams.debate(rounds=3)
+    model.max_context = 300
+    with pytest.raises(DataError, match=r"'debate', stage 'rebuttal'.*'p1[0-9]' can need \d+ tok"):
+        world.play(spec, world.problems(12), model, CallStore(tmp_path / "calls"))
+    assert not model.requests
+    assert not (tmp_path / "calls").exists()
+
+
+def test_the_worst_case_is_exact(world):
+    """The longest prompt that a play can make fits; one token less does not."""
+    spec = teams.debate_judge(rounds=3, max_tokens=8)
+    model = world.Model(say=lambda request, draw: "so 12345…")
+    world.play(spec, world.problems(3), model)
+    longest = max(len(request.prompt_ids) for request in model.requests) + 8
+    check_context(spec, world.problems(3), world.chat, longest)
+    with pytest.raises(DataError, match=f"can need {longest} tokens"):
+        check_context(spec, world.problems(3), world.chat, longest - 1)
+
+
+def test_a_sequential_stage_hears_who_spoke_before(world):
+    spec = TeamSpec.from_config(
+        {
+            "name": "row",
+            "agents": [{"id": name} for name in "xyz"],
+            "stages": [{"name": "talk", "order": "sequential", "view": {"graph": "chain"}}],
+            "schedule": ["talk"],
+        }
+    )
+    model = world.Model(say=lambda request, draw: "so 7")
+    world.play(spec, world.problems(1), model)
+    assert [world.text_of(request) for request in model.requests] == [
+        "#what is 0#x:",
+        "#what is 0#x:so 7##y:",
+        "#what is 0#y:so 7##z:",
+    ]
