@@ -26,7 +26,7 @@ class EngineConfig:
       slots: calls that one lane decodes at once.
       prefixes: shared prefixes that one lane keeps.
       admit_rows: calls, or prefixes, that are prefilled together.
-      chunk: prompts are padded to multiples of this many tokens.
+      chunk: prompts are padded to this many tokens, or to 1.5, 2, 3, 4, 6, 8, ... times as many.
       block_steps: most decode steps between two looks by the host.
       max_stop_ids: most stop ids of a call.
     """
@@ -161,6 +161,10 @@ class _Lane:
         self._pool = init_cache(model_config, config.prefixes, length)
         # Prefix token ids -> row of the pool, least recently used first.
         self._rows: collections.OrderedDict[tuple[int, ...], int] = collections.OrderedDict()
+        # The few widths that prompts are computed in: at most a third of one is padding.
+        doubled = [config.chunk << i for i in range(length.bit_length())]
+        widths = {min(w, length) for two in doubled for w in (two, two + two // 2)}
+        self._widths = sorted(widths)
         self._running: dict[int, _Running] = {}
         self._free = list(range(config.slots))[::-1]
 
@@ -246,8 +250,7 @@ class _Lane:
         return batch
 
     def _padded(self, length: int) -> int:
-        chunk = self._config.chunk
-        return min(-(-length // chunk) * chunk, self._length)
+        return next(width for width in self._widths if width >= length)
 
     def _prefill(self, batch: list[tuple[Request, int]]) -> None:
         """See that every prefix of the batch is in the pool, evicting the least recently used."""

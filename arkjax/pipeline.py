@@ -1,0 +1,420 @@
+"""The stages in order: base, sample, synthesize, score, distill, evaluate, report.
+
+Each stage reads what earlier ones wrote, writes its own directory, and can be killed at any moment:
+the same command goes on and ends with the same result.
+"""
+
+import dataclasses
+import json
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from arkjax.config import to_dict
+from arkjax.distillation.objective import Objective
+from arkjax.distillation.rows import Rows, pack
+from arkjax.distillation.tape import Tape, write_tape
+from arkjax.errors import ConfigError, DataError
+from arkjax.evaluation.outcomes import Outcomes
+from arkjax.evaluation.systems import outcomes_of, samples_for_budget, systems
+from arkjax.models.placement import init_model, load_model, save_model
+from arkjax.progress import Progress
+from arkjax.reporting.debates import choose_debates, debate_record
+from arkjax.reporting.report import build_report, write_report
+from arkjax.run_config import RunConfig
+from arkjax.rundir import RunDirectory
+from arkjax.sampling.engine import Engine
+from arkjax.session import Session, device_facts
+from arkjax.storage import content_hash, write_atomic
+from arkjax.synthesis.contexts import teacher_prompts
+from arkjax.synthesis.selection import select
+from arkjax.synthesis.strategies import to_examples
+from arkjax.tasks.registry import evaluation_hashes
+from arkjax.training.base import base_rows
+from arkjax.training.loop import train
+from arkjax.training.metrics import read_metrics
+from arkjax.training.scoring import tape_scorer
+from arkjax.trajectories.store import CallStore, write_run_info
+from arkjax.versions import versions
+
+SOURCES = ("team", "single_agent", "roles")
+
+
+def run(
+    config: RunConfig,
+    workdir: Path,
+    stages: Sequence[str],
+    redo: str | None = None,
+    seed: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Do some stages of a run, those that are finished excepted.
+
+    Args:
+      config: of the run.
+      workdir: the run directory; made if it does not exist.
+      stages: names from `STAGES`, or "report", in order.
+      redo: a stage that is done anew, and all that follow it.
+      seed: only this one of the config's seeds.
+      progress: where work is shown.
+
+    Raises:
+      ArkJAXError: one clear line; what was written before is kept.
+    """
+    progress = progress or Progress(enabled=False)
+    if seed is not None and seed not in config.seeds:
+        raise ConfigError(f"--seed {seed} is not one of the config's seeds {config.seeds}")
+    with RunDirectory(workdir) as directory:
+        directory.write_config(to_dict(config))
+        for one in config.seeds if seed is None else (seed,):
+            session = Session(config, directory, one, progress)
+            _clear(session, redo)
+            for name in stages:
+                if name != "report":
+                    _do(session, name)
+            session.release()
+        if "report" in stages:
+            report(config, directory, progress)
+
+
+def _clear(session: Session, redo: str | None) -> None:
+    if redo is None or redo == "report":
+        return
+    for name in list(STAGES)[list(STAGES).index(redo) :][::-1]:
+        session.stage(name).clear()
+
+
+def _do(session: Session, name: str) -> None:
+    """Do one stage unless it is finished."""
+    stage = session.stage(name)
+    previous = list(STAGES)[: list(STAGES).index(name)]
+    for earlier in previous:
+        session.stage(earlier).summary()
+    if stage.begin(session.inputs(name)):
+        session.progress.say(f"seed {session.seed}, {name}: finished before")
+        return
+    started = time.monotonic()
+    summary = STAGES[name](session, stage.path)
+    seconds = time.monotonic() - started
+    stage.finish({**summary, "seconds": seconds})
+    session.progress.say(f"seed {session.seed}, {name}: done in {seconds:.0f} s")
+
+
+# --- base ---------------------------------------------------------------------------------------
+
+
+def base(session: Session, path: Path) -> dict:
+    """Load a checkpoint, or train the embedded world's base model."""
+    config = session.config
+    if config.base.checkpoint:
+        model = load_model(Path(config.base.checkpoint), session.mesh, config.sharding)
+        save_model(path / "model", model, {"tokenizer": session.tokenizer.hash})
+        return {"parameters": model.config.num_parameters}
+    if config.model.vocab_size < session.tokenizer.vocab_size:
+        raise ConfigError(
+            f"config.model.vocab_size is {config.model.vocab_size}, but the tokenizer has "
+            f"{session.tokenizer.vocab_size} pieces: raise it to at least that"
+        )
+    train_config = config.base.train
+    if not (path / "model").exists():
+        rows = base_rows(
+            config.world,
+            session.seed,
+            evaluation_hashes(config.world),
+            session.tokenizer,
+            session.chat,
+            config.base.row_length,
+            train_config.steps * train_config.batch_rows,
+        )
+        model = train(
+            init_model(config.model, session.seed, session.mesh, config.sharding),
+            rows,
+            Objective(cross_entropy=1.0),
+            train_config,
+            path,
+            seed=session.seed,
+            mesh=session.mesh,
+            rules=config.sharding,
+            progress=session.progress,
+            name=f"seed {session.seed}, base model",
+        )
+        save_model(path / "model", model, {"tokenizer": session.tokenizer.hash})
+    shutil.rmtree(path / "checkpoints", ignore_errors=True)
+    return {"parameters": config.model.num_parameters}
+
+
+# --- sample -------------------------------------------------------------------------------------
+
+
+def sample(session: Session, path: Path) -> dict:
+    """The team works on training problems; two controls get the same number of calls."""
+    problems = session.problems("train", session.config.sample.problems)
+    _refuse_evaluation_problems(session, problems)
+    engine, team = session.base_engine, session.team
+    debates, store = session.play(team, problems, engine, "base", path / "team", "team")
+    calls = sum(debate.cost.calls for debate in debates)
+    per_problem = round(calls / len(problems))
+    members = len(session.roles(1).agents)
+    plays = {
+        "single_agent": (session.samples(per_problem), "single-agent samples"),
+        "roles": (session.roles(max(1, round(per_problem / members))), "roles without debate"),
+    }
+    spent = {"team": debates}
+    for source, (spec, label) in plays.items():
+        spent[source], _ = session.play(
+            spec, problems, engine, "base", path / source, label, known=[store]
+        )
+    info = {
+        "team": to_dict(team),
+        "team_hash": team.hash,
+        "model": session.model_id("base"),
+        "tokenizer": session.tokenizer.hash,
+        "mesh": dict(session.mesh.shape),
+        "dtype": session.config.model.dtype,
+        "seed": session.seed,
+        "versions": versions(),
+    }
+    write_run_info(path, info)
+    tokens = {
+        source: sum(debate.cost.generated_tokens for debate in played) / len(problems)
+        for source, played in spent.items()
+    }
+    return {
+        "problems": len(problems),
+        "calls": {source: sum(d.cost.calls for d in played) for source, played in spent.items()},
+        "tokens_per_problem": tokens,
+        "accuracy": {
+            source: sum(d.correct for d in played) / len(problems)
+            for source, played in spent.items()
+        },
+        # How many samples of the single agent cost as many tokens as the team does.
+        "samples_for_budget": samples_for_budget(
+            tokens["team"], tokens["single_agent"] / per_problem
+        ),
+        "team_answers": {debate.problem.id: debate.answer for debate in debates},
+    }
+
+
+def _refuse_evaluation_problems(session: Session, problems: Sequence) -> None:
+    """No problem of the evaluation may be trained on."""
+    limit = session.config.evaluation.limit or None
+    evaluated = {
+        problem.question_hash
+        for split in session.config.evaluation.splits
+        for problem in session.problems(split, limit)
+    }
+    leaked = [problem.id for problem in problems if problem.question_hash in evaluated]
+    if leaked:
+        raise DataError(
+            f"training problem {leaked[0]} asks the same as an evaluation problem "
+            f"({len(leaked)} such in all): take them out of the training split"
+        )
+
+
+# --- synthesize ---------------------------------------------------------------------------------
+
+
+def synthesize(session: Session, path: Path) -> dict:
+    """Choose traces from the recorded calls and pack them into training rows."""
+    sampled = session.stage("sample")
+    answers = sampled.summary()["team_answers"]
+    problems = session.problems("train", session.config.sample.problems)
+    questions = {problem.id: problem.question for problem in problems}
+    role = session.single.agents[0].role
+    counts = {}
+    for name, strategy in session.strategies.items():
+        if strategy.dataset in counts:
+            continue
+        calls = CallStore(sampled.path / strategy.source).load()
+        selection = strategy.selection(session.config.synthesis)
+        traces, counted = select(calls, answers, session.task.grader, selection)
+        if not traces:
+            raise DataError(
+                f"{name}: none of {counted.calls} calls passed the filters "
+                f"({dataclasses.asdict(counted)}). Raise config.sample.problems, or lower "
+                "config.synthesis.min_agreeing"
+            )
+        examples = to_examples(traces, questions, session.chat, role)
+        pack(examples, session.config.student.row_length).save(path / strategy.dataset)
+        counts[strategy.dataset] = dataclasses.asdict(counted)
+    return {"counts": counts}
+
+
+# --- score --------------------------------------------------------------------------------------
+
+
+def score(session: Session, path: Path) -> dict:
+    """Write the team's token distributions on the rows of students that learn them."""
+    teacher = session.config.teacher
+    tapes = {}
+    datasets = {s.dataset: s for s in session.strategies.values() if s.logits}
+    for dataset, strategy in datasets.items():
+        rows = Rows.load(session.stage("synthesize").path / dataset)
+        by_problem = defaultdict(list)
+        for call in CallStore(session.stage("sample").path / "team").load():
+            by_problem[call.problem_id].append(call)
+        prompts = [
+            teacher_prompts(by_problem[p.provenance["problem_id"]], teacher.contexts)
+            for p in rows.placements
+        ]
+        kd_temperature = session.config.student.objective.kd_temperature
+        scorer = tape_scorer(
+            session.model("base"), rows, prompts, teacher.row_length, teacher.top_k, kd_temperature
+        )
+        with session.progress.task("tape", total=rows.num_rows, unit="rows") as task:
+            write_tape(
+                path / dataset,
+                rows,
+                scorer,
+                teacher_id=content_hash(session.inputs("score")),
+                k=teacher.top_k,
+                vocab_size=session.tokenizer.vocab_size,
+                batch_rows=teacher.batch_rows,
+                kd_temperature=kd_temperature,
+                dtype=teacher.dtype,
+                shard_rows=teacher.shard_rows,
+                progress=task.advance,
+            )
+        tape = Tape.open(path / dataset, rows)
+        tapes[dataset] = {"rows": rows.num_rows, "bytes_per_token": tape.bytes_per_token}
+        tapes[dataset]["source"] = strategy.source
+    return {"tapes": tapes}
+
+
+# --- distill ------------------------------------------------------------------------------------
+
+
+def distill(session: Session, path: Path) -> dict:
+    """Train every student from the base model, all with the same steps."""
+    config = session.config.student
+    examples = {}
+    for name, strategy in session.strategies.items():
+        rows = Rows.load(session.stage("synthesize").path / strategy.dataset)
+        examples[name] = len(rows.placements)
+        if not (path / name / "model").exists():
+            objective, teacher = Objective(cross_entropy=1.0), None
+            if strategy.logits:
+                objective = config.objective
+                teacher = Tape.open(session.stage("score").path / strategy.dataset, rows).targets
+            student = train(
+                session.model("base"),
+                rows,
+                objective,
+                config.train,
+                path / name,
+                seed=session.seed,
+                mesh=session.mesh,
+                rules=session.config.sharding,
+                progress=session.progress,
+                name=name,
+                teacher=teacher,
+            )
+            info = {"tokenizer": session.tokenizer.hash, "student": name}
+            save_model(path / name / "model", student, info)
+        shutil.rmtree(path / name / "checkpoints", ignore_errors=True)
+    return {"examples": examples}
+
+
+# --- evaluate -----------------------------------------------------------------------------------
+
+
+def evaluate(session: Session, path: Path) -> dict:
+    """Every system on the same problems: outcomes, costs, and debates to read."""
+    config = session.config
+    samples = session.stage("sample").summary()["samples_for_budget"]
+    compared = systems(
+        session.team, session.single, session.samples(samples), session.roles(1), config.students
+    )
+    records, debates_to_read = [], []
+    engines: dict[str, Engine] = {"base": session.base_engine}
+    played = defaultdict(dict)
+    for system in compared:
+        # Engines of students are made and dropped one after the other.
+        engine = engines.get(system.model) or Engine(session.model(system.model), config.engine)
+        for split in config.evaluation.splits:
+            problems = session.problems(split, config.evaluation.limit or None)
+            known = [CallStore(path / split / other) for other in system.shares]
+            label = f"{system.name}, {split}"
+            debates, _ = session.play(
+                system.team, problems, engine, system.model, path / split / system.name, label, known
+            )
+            outcomes = outcomes_of(debates, system=system.name, split=split, seed=session.seed)
+            records += outcomes
+            if split == config.evaluation.splits[0]:
+                played[system.name] = {debate.problem.id: debate for debate in debates}
+    split = config.evaluation.splits[0]
+    best = max(
+        (name for name in config.students if name.startswith("student")),
+        key=lambda name: sum(d.correct for d in played[name].values()),
+        default=None,
+    )
+    for debate in played["team"].values():
+        alone = None
+        if best is not None:
+            answer = played[best][debate.problem.id]
+            alone = {
+                "system": best,
+                "text": answer.calls[0].text,
+                "answer": answer.answer,
+                "correct": answer.correct,
+            }
+        record = debate_record(debate, session.task.grader, split=split, student=alone)
+        debates_to_read.append(record)
+    Outcomes.from_records([dataclasses.asdict(o) for o in records]).save(path / "outcomes.parquet")
+    write_atomic(path / "debates.json", json.dumps(choose_debates(debates_to_read), indent=1))
+    oracle = [system.name for system in compared if system.team.stop.oracle]
+    return {"samples_for_budget": samples, "oracle": oracle}
+
+
+# --- report -------------------------------------------------------------------------------------
+
+
+def report(config: RunConfig, directory: RunDirectory, progress: Progress) -> dict:
+    """Put the outcomes of all seeds together: report.json, report.html and plots."""
+    outcomes, wall, counts, curves, oracle = [], defaultdict(float), {}, {}, set()
+    for seed in config.seeds:
+        stages = {name: directory.stage(seed, name) for name in STAGES}
+        summaries = {name: stage.summary() for name, stage in stages.items()}
+        stages["evaluate"].verify()
+        outcomes.append(Outcomes.load(stages["evaluate"].path / "outcomes.parquet"))
+        for name, summary in summaries.items():
+            wall[name] += summary["seconds"]
+        oracle |= set(summaries["evaluate"]["oracle"])
+        if seed == config.seeds[0]:
+            counts = summaries["synthesize"]["counts"]
+            curves = _curves(config, stages["base"].path, stages["distill"].path)
+            debates = json.loads((stages["evaluate"].path / "debates.json").read_text())
+    built = build_report(
+        Outcomes.concatenate(outcomes),
+        config_hash=content_hash(to_dict(config)),
+        versions=versions(),
+        device=device_facts(),
+        seeds=list(config.seeds),
+        wall_seconds=dict(wall),
+        counts=counts,
+        oracle=sorted(oracle),
+        command=f"arkjax run --config {config.name}",
+    )
+    write_report(directory.report, built, curves=curves, debates=debates)
+    progress.say(f"report: {directory.report / 'report.html'}")
+    return built
+
+
+def _curves(config: RunConfig, base_path: Path, distill_path: Path) -> dict:
+    paths = {"base": base_path, **{name: distill_path / name for name in config.students}}
+    return {
+        name: [(line["step"], line["loss"]) for line in read_metrics(path / "metrics.jsonl")]
+        for name, path in paths.items()
+    }
+
+
+STAGES: dict[str, Callable[[Session, Path], dict]] = {
+    "base": base,
+    "sample": sample,
+    "synthesize": synthesize,
+    "score": score,
+    "distill": distill,
+    "evaluate": evaluate,
+}

@@ -1,0 +1,141 @@
+"""The main job: the embedded world, from nothing to a report in minutes on a laptop."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Every field of a run, with its reason; `arg` is not used."""
+    c = ConfigDict()
+    c.name = "quickstart"
+    c.seeds = (0,)
+    c.task = "embedded_world"
+    c.tokenizer = "data/embedded_world/tokenizer.model"
+
+    # The world: problems of four items; documents of two to six.
+    c.world = ConfigDict()
+    c.world.negative = False  # True: experts share the laymen's errors; every gain must vanish
+    c.world.items = 4
+    c.world.ood_items = 6
+    c.world.document_items = (2, 3, 4, 5, 6)
+    c.world.discussion_steps = 20
+    c.world.part_rates = (0.4, 0.3, 0.3)  # no trap; in one domain; in several
+    c.world.train_part_rates = (0.1, 0.3, 0.6)  # the team practises what no single role can solve
+    c.world.trap_rate = 0.25
+    c.world.slip_rate = 0.01
+    c.world.untagged_rate = 0.25
+    c.world.byline_rate = 0.30
+    c.world.expert_among_untagged = 0.12
+    c.world.adoption_rate = 0.92
+    c.world.earlier_weight = 0.5
+
+    # 0.54M parameters: plays every agent, and is where every student starts.
+    c.model = ConfigDict()
+    c.model.vocab_size = 192
+    c.model.d_model = 128
+    c.model.num_layers = 3
+    c.model.num_heads = 4
+    c.model.num_kv_heads = 2
+    c.model.head_dim = 32
+    c.model.d_ff = 320
+    c.model.rope_theta = 10_000.0
+    c.model.norm_eps = 1e-6
+    c.model.qk_norm = True
+    c.model.tie_embeddings = True
+    c.model.max_context = 512
+    c.model.dtype = "float32"
+    c.model.param_dtype = "float32"
+    c.model.remat = False
+    c.model.scan_unroll = 3  # all layers: loop bodies are slow on CPU; deep models keep 1
+
+    c.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    c.sharding = ConfigDict()
+    c.sharding.layers = placeholder(str)  # whole
+    c.sharding.embed = "fsdp"
+    c.sharding.heads = "tensor"
+    c.sharding.kv_heads = "tensor"
+    c.sharding.mlp = "tensor"
+    c.sharding.vocab = "tensor"
+
+    # Contexts: bare prompts; bare prompts of long problems; transcripts; transcripts of long ones.
+    c.engine = ConfigDict()
+    c.engine.length_classes = (80, 96, 248, 328)
+    c.engine.slots = 256
+    c.engine.prefixes = 256
+    c.engine.admit_rows = 64
+    c.engine.chunk = 8
+    c.engine.block_steps = 16
+    c.engine.max_stop_ids = 1
+
+    c.base = ConfigDict()
+    c.base.checkpoint = ""
+    c.base.row_length = 208
+    c.base.train = _train(steps=600, batch_rows=20, learning_rate=4e-3, warmup_steps=50)
+    c.base.train.checkpoint_every = 100
+
+    # Four experts answer, read one another, answer again; their last answers are counted.
+    c.team = "debate:rounds=2,max_tokens=56"
+    c.sample = ConfigDict()
+    c.sample.problems = 500
+    c.sample.single = "single:max_tokens=56"
+    c.sample.samples = "samples:max_tokens=56"
+    c.sample.roles = "roles:max_tokens=56"
+
+    c.synthesis = ConfigDict()
+    c.synthesis.max_traces = 3
+    c.synthesis.min_agreeing = 2
+    c.synthesis.prefer_corrective = True
+    c.synthesis.gate = "gold"  # each strategy sets its own; "team" never looks at the gold answer
+
+    c.teacher = ConfigDict()
+    c.teacher.contexts = ConfigDict({"rounds": "last", "agents": "correct", "most": 4})
+    c.teacher.row_length = 328
+    c.teacher.top_k = 16
+    c.teacher.dtype = "float16"
+    c.teacher.batch_rows = 16
+    c.teacher.shard_rows = 256
+
+    c.students = (
+        "student_rsft",
+        "student_da",
+        "student_da_unverified",
+        "student_logit",
+        "control_single_agent",
+        "control_no_debate",
+    )
+    c.student = ConfigDict()
+    c.student.row_length = 128
+    c.student.train = _train(steps=150, batch_rows=16, learning_rate=1e-3, warmup_steps=15)
+    c.student.objective = ConfigDict()
+    c.student.objective.cross_entropy = 1.0
+    c.student.objective.divergence = "forward_kl"
+    c.student.objective.weight = 0.5
+    c.student.objective.kd_temperature = 1.0
+    c.student.objective.beta = 0.5
+    c.student.objective.alpha = 0.1
+    c.student.objective.scale_by_temperature_squared = False
+    c.student.objective.normalize = False
+    c.student.objective.token_clip = placeholder(float)  # none
+
+    c.evaluation = ConfigDict()
+    c.evaluation.splits = ("test", "ood")
+    c.evaluation.limit = 0  # all: 1,000 problems each
+    return c
+
+
+def _train(steps: int, batch_rows: int, learning_rate: float, warmup_steps: int) -> ConfigDict:
+    c = ConfigDict()
+    c.steps = steps
+    c.batch_rows = batch_rows
+    c.chunk_tokens = 4096  # tokens whose logits exist at once; lower it for large vocabularies
+    c.log_every = 10
+    c.checkpoint_every = 50
+    c.optimizer = ConfigDict()
+    c.optimizer.learning_rate = learning_rate
+    c.optimizer.warmup_steps = warmup_steps
+    c.optimizer.final_fraction = 0.02
+    c.optimizer.beta1 = 0.9
+    c.optimizer.beta2 = 0.98
+    c.optimizer.weight_decay = 0.1
+    c.optimizer.clip_norm = 1.0
+    return c
