@@ -12,7 +12,12 @@ from arkjax.errors import ConfigError, DataError
 from arkjax.models.config import ModelConfig
 from arkjax.models.transformer import Transformer, init_weights, weight_specs
 from arkjax.sharding import ShardingRules, weight_shardings
-from arkjax.storage import storage_errors, write_atomic, write_directory_atomic
+from arkjax.storage import (
+    sha256_file,
+    storage_errors,
+    write_atomic,
+    write_directory_atomic,
+)
 
 _INFO = "model.json"
 _WEIGHTS = "weights"
@@ -51,7 +56,8 @@ def save_model(path: Path, model: Transformer, info: dict[str, Any]) -> None:
     with write_directory_atomic(path) as aside, storage_errors(path):
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save((aside / _WEIGHTS).absolute(), model.arrays())
-        about = {"config": dataclasses.asdict(model.config), **info}
+        files = {f.relative_to(aside).as_posix(): sha256_file(f) for f in _files(aside / _WEIGHTS)}
+        about = {"config": dataclasses.asdict(model.config), "files": files, **info}
         write_atomic(aside / _INFO, json.dumps(about, indent=1, sort_keys=True) + "\n")
 
 
@@ -62,12 +68,28 @@ def model_info(path: Path) -> dict[str, Any]:
       DataError: if there is no model, or its description is damaged.
     """
     try:
-        return json.loads((path / _INFO).read_text(encoding="utf-8"))
+        info = json.loads((path / _INFO).read_text(encoding="utf-8"))
+        if not isinstance(info, dict):
+            raise ValueError(f"expected a JSON object, found {type(info).__name__}")
+        return info
     except (OSError, ValueError) as error:
         raise DataError(
             f"no ArkJAX model at {path}: {_INFO} is missing or damaged ({error}). "
             "Run `arkjax base` to make one, or give the directory of another"
         ) from error
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def _check_files(path: Path, files: dict[str, str]) -> None:
+    # Orbax reads a file with a flipped bit without complaint: hashes are the only witness.
+    for name, recorded in files.items():
+        file = path / name
+        state = "missing" if not file.is_file() else "damaged"
+        if state == "missing" or sha256_file(file) != recorded:
+            raise DataError(f"the weights in {path} cannot be read: {name} is {state}; remake them")
 
 
 def load_model(path: Path, mesh: Mesh, rules: ShardingRules) -> Transformer:
@@ -81,7 +103,8 @@ def load_model(path: Path, mesh: Mesh, rules: ShardingRules) -> Transformer:
     info = model_info(path)
     try:
         config = ModelConfig(**info["config"])
-    except (KeyError, TypeError, ConfigError) as error:
+        _check_files(path, info["files"])
+    except (AttributeError, KeyError, TypeError, ConfigError) as error:
         raise DataError(f"{path / _INFO} does not describe a model: {error}") from error
     places = shardings(config, mesh, rules)
     abstract = {
