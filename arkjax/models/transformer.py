@@ -69,8 +69,8 @@ def weight_specs(config: ModelConfig) -> dict[str, WeightSpec]:
 class KVCache(NamedTuple):
     """Keys and values of past tokens: one array [S, K, M, h] for each layer.
 
-    One array a layer, not one stacked array: a decode loop then updates each in place, where a slice
-    of a stacked array is copied at every step.
+    One array a layer, not one stacked array: a decode loop then updates each in place, where a
+    slice of a stacked array is copied at every step.
     """
 
     keys: tuple[jax.Array, ...]
