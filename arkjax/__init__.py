@@ -1,7 +1,8 @@
 """Distill a team of language-model agents into one model with Flax, on TPUs and GPUs.
 
     model, tokenizer = arkjax.load("path/to/checkpoint", mesh=arkjax.make_mesh())
-    calls = arkjax.sample(arkjax.teams.debate(agents=5, rounds=2), problems, model, tokenizer)
+    problems = arkjax.problems("embedded_world", "train", limit=100)
+    calls = arkjax.sample(arkjax.teams.debate(rounds=2), problems, model, tokenizer)
     student = arkjax.distill(model, arkjax.synthesize(calls, strategy="da"), teacher=model)
 
 Importing this package loads nothing heavy: each name below is fetched when it is first used.
@@ -12,7 +13,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_FUNCTIONS = ("load", "make_mesh", "sample", "synthesize", "score", "distill", "evaluate")
+_FUNCTIONS = ("load", "make_mesh", "problems", "sample", "synthesize", "score", "distill", "evaluate")
 __all__ = ["__version__", "teams", *_FUNCTIONS]
 
 

@@ -1,0 +1,291 @@
+"""The stages as functions on plain objects, for notebooks.
+
+    import arkjax
+    model, tokenizer = arkjax.load("runs/quickstart/seed-0/base/model")
+    problems = arkjax.problems("embedded_world", "train", limit=100)
+    calls    = arkjax.sample(arkjax.teams.debate(rounds=2), problems, model, tokenizer)
+    rows     = arkjax.synthesize(calls, strategy="da")
+    student  = arkjax.distill(model, rows, teacher=model)
+    arkjax.evaluate(student, arkjax.problems("embedded_world", "test", limit=100), tokenizer)
+"""
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from arkjax.distillation.objective import Objective
+from arkjax.distillation.rows import Rows, pack
+from arkjax.distillation.tape import Tape, write_tape
+from arkjax.errors import ConfigError, DataError
+from arkjax.models.placement import load_model, model_info
+from arkjax.models.transformer import Transformer
+from arkjax.progress import Progress
+from arkjax.sampling.engine import Engine, EngineConfig
+from arkjax.sharding import MeshConfig, ShardingRules
+from arkjax.sharding import make_mesh as _make_mesh
+from arkjax.shipped import shipped_path
+from arkjax.synthesis.contexts import ContextConfig, teacher_prompts
+from arkjax.synthesis.selection import SelectionConfig, select
+from arkjax.synthesis.strategies import STRATEGIES, to_examples
+from arkjax.tasks.problems import Problem
+from arkjax.tasks.registry import get_task
+from arkjax.teams import library
+from arkjax.teams.runner import play
+from arkjax.teams.script import Debate
+from arkjax.teams.spec import TeamSpec
+from arkjax.text.chat import PlainChat
+from arkjax.text.tokenizer import Tokenizer
+from arkjax.training.loop import TrainConfig, train
+from arkjax.training.optimizer import OptimizerConfig
+from arkjax.training.scoring import live_teacher, tape_scorer
+
+_TOKENIZER = "data/embedded_world/tokenizer.model"
+
+
+@dataclasses.dataclass(frozen=True)
+class SampledDebates:
+    """What `sample` returns: the debates, and the chat in which they were written."""
+
+    debates: tuple[Debate, ...]
+    chat: PlainChat
+
+    @property
+    def calls(self) -> tuple:
+        """Every recorded call of every debate."""
+        return tuple(call for debate in self.debates for call in debate.calls)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the problems that the team solved."""
+        return sum(debate.correct for debate in self.debates) / len(self.debates)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRows:
+    """What `synthesize` returns: packed rows, and the team's prompts for each of their examples."""
+
+    rows: Rows
+    prompts: tuple[tuple[tuple[int, ...], ...], ...]
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that hold any of the team's prompts and a target."""
+        longest = max(len(prompt) for several in self.prompts for prompt in several)
+        return longest + max(placement.target_length for placement in self.rows.placements)
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """A mesh of all devices; see `arkjax.sharding.MeshConfig`."""
+    return _make_mesh(MeshConfig(data, fsdp, tensor))
+
+
+def problems(task: str, split: str, limit: int | None = None, **options) -> list[Problem]:
+    """Problems of a registered task. Raises ConfigError if there is no such task or split."""
+    return get_task(task).load(split, limit, **options)
+
+
+def load(
+    path: str | Path, mesh: Mesh | None = None, tokenizer: str | Path | None = None
+) -> tuple[Transformer, Tokenizer]:
+    """A model and its tokenizer.
+
+    Args:
+      path: directory of an ArkJAX model, such as `RUN/seed-0/base/model`.
+      mesh: where it shall lie; None spreads nothing.
+      tokenizer: a SentencePiece model; None takes the one shipped with the embedded world.
+
+    Raises:
+      DataError: if there is no model, or the tokenizer is not the one that it was trained with.
+    """
+    model = load_model(Path(path), mesh or make_mesh(), ShardingRules())
+    loaded = Tokenizer(tokenizer or shipped_path(_TOKENIZER))
+    expected = model_info(Path(path)).get("tokenizer", loaded.hash)
+    if expected != loaded.hash:
+        raise DataError(
+            f"{path} was trained with another tokenizer (hash {expected[:12]}, this one has "
+            f"{loaded.hash[:12]}): pass its file as `tokenizer`"
+        )
+    return model, loaded
+
+
+def sample(
+    team: TeamSpec | str,
+    problems: Sequence[Problem],
+    model: Transformer,
+    tokenizer: Tokenizer,
+    *,
+    seed: int = 0,
+    slots: int = 128,
+) -> SampledDebates:
+    """Let a team work on problems.
+
+    Args:
+      team: a team, or the name of a shipped one.
+      problems: of one task.
+      model: plays every agent.
+      tokenizer: the model's.
+      seed: with the team, the problems and the model, it determines every token.
+      slots: calls that are generated at once.
+    """
+    spec = library.load(team) if isinstance(team, str) else team
+    if not problems:
+        raise DataError("there are no problems to work on")
+    chat = PlainChat(tokenizer)
+    longest = model.config.max_context
+    engine = Engine(
+        model,
+        EngineConfig(
+            length_classes=tuple(n for n in (96, 256) if n < longest) + (longest,),
+            slots=slots,
+            prefixes=slots,
+            admit_rows=min(slots, 64),
+            chunk=8,
+            block_steps=16,
+            max_stop_ids=4,
+        ),
+    )
+    models = dict.fromkeys({agent.model for agent in spec.agents}, engine)
+    grader = get_task(problems[0].task).grader
+    with Progress().task(spec.name, total=len(problems), unit="problems") as task:
+        debates = play(spec, problems, models, chat, tokenizer, grader, None, seed, task)
+    return SampledDebates(tuple(debates), chat)
+
+
+def synthesize(
+    sampled: SampledDebates,
+    strategy: str = "da",
+    *,
+    max_traces: int = 3,
+    min_agreeing: int = 2,
+    row_length: int = 256,
+    role: str = library.BARE_ROLE,
+) -> TrainingRows:
+    """Turn debates into training rows.
+
+    Args:
+      sampled: what `sample` returned.
+      strategy: "rsft", "da" or "da_unverified"; see `arkjax.synthesis.strategies`.
+      max_traces, min_agreeing: see `SelectionConfig`.
+      row_length: T of the rows.
+      role: byline under which the student will answer.
+
+    Raises:
+      ConfigError: if there is no such strategy.
+      DataError: if no call passes its filters.
+    """
+    named = {s.dataset: s for s in STRATEGIES.values() if s.source == "team"}
+    if strategy not in named:
+        raise ConfigError(f"there is no strategy {strategy!r}: there are {', '.join(named)}")
+    grader = get_task(sampled.debates[0].problem.task).grader
+    traces, counts = select(
+        sampled.calls,
+        {debate.problem.id: debate.answer for debate in sampled.debates},
+        grader,
+        named[strategy].selection(SelectionConfig(max_traces, min_agreeing, True)),
+    )
+    if not traces:
+        raise DataError(f"no call passed the filters of {strategy!r}: {dataclasses.asdict(counts)}")
+    questions = {debate.problem.id: debate.problem.question for debate in sampled.debates}
+    examples = to_examples(traces, questions, sampled.chat, role)
+    by_problem = {debate.problem.id: debate.calls for debate in sampled.debates}
+    contexts = ContextConfig(rounds="last", agents="correct", most=4)
+    prompts = tuple(
+        tuple(teacher_prompts(by_problem[trace.call.problem_id], contexts)) for trace in traces
+    )
+    return TrainingRows(pack(examples, row_length), prompts)
+
+
+def score(
+    rows: TrainingRows, teacher: Transformer, directory: str | Path, *, top_k: int = 16
+) -> Tape:
+    """Write the team's token distributions on the rows: a teacher for `distill` that costs no model.
+
+    Args:
+      rows: what `synthesize` returned.
+      teacher: plays every agent of the team.
+      directory: of the tape; what stands there of the same tape is not made again.
+      top_k: tokens kept at each position.
+    """
+    path = Path(directory)
+    length = rows.context_length
+    write_tape(
+        path,
+        rows.rows,
+        tape_scorer(teacher, rows.rows, rows.prompts, length, top_k, 1.0),
+        teacher_id=f"{teacher.config}",
+        k=top_k,
+        vocab_size=teacher.config.vocab_size,
+        batch_rows=min(16, rows.rows.num_rows),
+    )
+    return Tape.open(path, rows.rows)
+
+
+def distill(
+    model: Transformer,
+    rows: TrainingRows,
+    *,
+    teacher: Transformer | Tape | None = None,
+    objective: Objective | None = None,
+    steps: int = 150,
+    batch_rows: int = 16,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    directory: str | Path | None = None,
+) -> Transformer:
+    """Train a student, from the model's weights.
+
+    Args:
+      model: where the student starts; it is left as it is.
+      rows: what `synthesize` returned.
+      teacher: plays the team that the student's distributions are held to, or what `score` returned;
+        None trains on the words alone.
+      objective: the loss; by default cross-entropy, and with a teacher half a forward KL besides.
+      steps, batch_rows, learning_rate: of the training.
+      seed: of the order of the rows.
+      directory: for checkpoints and metrics; None keeps neither.
+    """
+    if objective is None:
+        divergence = "none" if teacher is None else "forward_kl"
+        objective = Objective(cross_entropy=1.0, divergence=divergence, weight=0.5)
+    targets = None
+    if isinstance(teacher, Tape):
+        targets = teacher.targets
+    elif teacher is not None:
+        targets = live_teacher(teacher, rows.rows, rows.prompts, rows.context_length)
+    config = TrainConfig(
+        steps=steps,
+        batch_rows=batch_rows,
+        chunk_tokens=4096,
+        log_every=10,
+        checkpoint_every=max(steps // 3, 1),
+        optimizer=OptimizerConfig(learning_rate, steps // 10, 0.02, 0.9, 0.98, 0.1, 1.0),
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        return train(
+            model,
+            rows.rows,
+            objective,
+            config,
+            Path(directory or scratch),
+            seed=seed,
+            mesh=make_mesh(),
+            rules=ShardingRules(),
+            progress=Progress(),
+            name="student",
+            teacher=targets,
+        )
+
+
+def evaluate(
+    model: Transformer,
+    problems: Sequence[Problem],
+    tokenizer: Tokenizer,
+    *,
+    team: TeamSpec | str = "single",
+    seed: int = 0,
+) -> float:
+    """Accuracy of a model on problems: by default in one greedy call each, or as a team."""
+    return sample(team, problems, model, tokenizer, seed=seed).accuracy
