@@ -493,8 +493,9 @@ def _discussion(
 
 # --- grading ------------------------------------------------------------------------------------
 
-_FINAL = re.compile(r"\bso (\d)\s*$")
-_STEP = re.compile(r"(\w+) (\d) (\d) is (\d) total (\d) ;")
+# ASCII digits only: \d would take the digits of every script.
+_FINAL = re.compile(r"\bso ([0-9])\s*$")
+_STEP = re.compile(r"(\w+) ([0-9]) ([0-9]) is ([0-9]) total ([0-9]) ;")
 
 
 class WorldGrader:
