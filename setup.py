@@ -33,6 +33,8 @@ TASKS = [
     "tensorflow-datasets>=4.9.9,<5",
     "tensorflow>=2.20,<2.22",
     "tensorflow-text>=2.20,<2.22",
+    # TensorFlow Datasets imports it on every Python and asks for it on old ones only.
+    "importlib-resources>=6,<8",
 ]
 TEST = ["pytest>=9,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.130,<7"]
 
