@@ -44,7 +44,8 @@ class Task:
       grader: compares a text with a problem's gold answer.
       splits: names of the splits that `load` knows.
       load: `load(split, limit=None, **options) -> list[Problem]`. The first `limit` problems of a
-        split, always the same ones in the same order; None: all. Options are the task's own.
+        split; None: all. The same arguments give the same problems in the same order. Options are
+        the task's own.
     """
 
     name: str
@@ -123,7 +124,8 @@ def load_embedded_world(
 
     Args:
       split: "train" is drawn, and asks no evaluation question; the others are fixed sets.
-      limit: how many; "train" has no end, so it needs a number.
+      limit: how many; "train" has no end, so it needs a number, and draws anew for each: its parts
+        have their exact shares in any number of problems.
       world: None for the world of the shipped sets.
       seed: of "train"; the other splits are the same for every seed.
 

@@ -1,0 +1,68 @@
+"""The TensorFlow Datasets builder: what it generates is the world, without a download."""
+
+import dataclasses
+import itertools
+
+import pytest
+
+tfds = pytest.importorskip(
+    "tensorflow_datasets",
+    reason="TensorFlow Datasets comes with the extras `tasks` and `dev`",
+    exc_type=ImportError,
+)
+
+from arkjax.tasks import embedded_world as world  # noqa: E402
+from arkjax.tasks import registry, tfds_world  # noqa: E402
+
+tfds.disable_progress_bar()
+
+
+def build(folder, **fields):
+    config = tfds_world.EmbeddedWorldConfig(name="small", train_size=30, **fields)
+    builder = tfds_world.EmbeddedWorld(data_dir=folder, config=config)
+    builder.download_and_prepare()
+    assert not builder.info.download_size
+    return builder
+
+
+def test_problems_are_the_fixed_sets(tmp_path):
+    builder = build(tmp_path)
+    for split in world.SPLITS:
+        rows = {row["id"].decode(): row for row in tfds.as_numpy(builder.as_dataset(split=split))}
+        problems = registry.get_task(world.NAME).load(split, 30 if split == "train" else None)
+        assert set(rows) == {problem.id for problem in problems}
+        for problem in problems:
+            row = rows[problem.id]
+            assert row["question"].decode() == problem.question
+            assert row["answer"].decode() == problem.answer
+            assert row["domain"].decode() == problem.domain
+            assert world.PARTS[row["part"]] == problem.meta["part"]
+            assert row["items"] == problem.meta["items"]
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_documents_are_those_of_the_world(tmp_path, negative):
+    config = dataclasses.replace(registry.SHIPPED_WORLD, negative=negative)
+    builder = build(tmp_path, content="documents", world=config)
+    rows = tfds.as_numpy(builder.as_dataset(split="train"))
+    found = {
+        (
+            row["question"].decode(),
+            *((b.decode(), t.decode()) for b, t in zip(*turns(row), strict=True)),
+        )
+        for row in rows
+    }
+    stream = world.make_documents(config, 0, registry.evaluation_hashes())
+    assert found == {
+        (document.question, *((turn.byline, turn.text) for turn in document.turns))
+        for document in itertools.islice(stream, 30)
+    }
+
+
+def turns(row):
+    return row["turns"]["byline"], row["turns"]["text"]
+
+
+def test_the_builder_is_found_by_name():
+    assert "embedded_world" in tfds.list_builders(with_community_datasets=False)
+    assert set(tfds_world.EmbeddedWorld.builder_configs) == {"problems", "documents"}
