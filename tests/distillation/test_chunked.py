@@ -19,6 +19,8 @@ from arkjax.errors import ConfigError
 N, D, DT, V, K = 13, 6, 5, 24, 4
 REAL = 21  # of V columns; the others pad the head
 
+# On arrays this small nearly all of the time is compilation.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 OBJECTIVE = Objective(0.5, "jsd", 0.5)
 OPTIONS = {"objective": OBJECTIVE, "chunk_size": 4}
 NAMES = ("none", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "adaptive_kl", "tvd")
@@ -50,7 +52,7 @@ def short_tape(live):
     return tape(live, K)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
+@functools.partial(jit, static_argnums=(1, 2))
 def tape(live, k, kappa=1.0):
     scores = linear_logprobs(
         live.hidden,
@@ -72,7 +74,7 @@ def dense(hidden, head, labels, mask, *, objective, target, soft_cap=None):
     return jnp.sum(mask * losses), losses
 
 
-@functools.partial(jax.jit, static_argnames=("objective", "chunk_size", "soft_cap", "train_head"))
+@functools.partial(jit, static_argnames=("objective", "chunk_size", "soft_cap", "train_head"))
 def chunked_grads(hidden, head, labels, mask, target, **options):
     def loss(hidden, head):
         return linear_divergence(
@@ -82,7 +84,7 @@ def chunked_grads(hidden, head, labels, mask, target, **options):
     return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(hidden, head)
 
 
-@functools.partial(jax.jit, static_argnames=("objective", "soft_cap"))
+@functools.partial(jit, static_argnames=("objective", "soft_cap"))
 def dense_grads(hidden, head, labels, mask, target, **options):
     def loss(hidden, head):
         return dense(hidden, head, labels, mask, target=target, **options)
@@ -239,7 +241,7 @@ def test_gradients_scale_with_the_cotangent_and_stop_at_teacher_mask_and_aux(tok
         )
         return value, jnp.sum(aux["token_losses"]) + aux["cross_entropy"]
 
-    @jax.jit
+    @jit
     def pull(args, cotangents):
         return jax.vjp(losses, *args)[1](cotangents)
 
@@ -272,7 +274,7 @@ def test_bfloat16_inputs_accumulate_in_float32():
             hidden, head, *args, objective=objective, target=teacher, chunk_size=64
         )[0]
 
-    value, (d_hidden, d_head) = jax.value_and_grad(loss, (0, 1))(hidden, head)
+    value, (d_hidden, d_head) = jit(jax.value_and_grad(loss, (0, 1)))(hidden, head)
     z_s, z_t = (
         np.asarray(h, np.float64) @ np.asarray(head, np.float64) for h in (hidden, teacher.hidden)
     )
@@ -323,16 +325,16 @@ def test_over_a_mesh_with_split_tokens_and_a_split_vocabulary(kind):
     spread = target.map_tokens(lambda x: put(x, "data"))
     if kind == "live":
         spread = dataclasses.replace(spread, head=put(live.head, None, "tensor"))
-    over_mesh = jax.jit(functools.partial(grads, mesh=mesh, token_axes=("data",)))
+    over_mesh = jit(functools.partial(grads, mesh=mesh, token_axes=("data",)))
     got = over_mesh(put(hidden, "data"), put(head, None, "tensor"), spread)
-    want = jax.jit(grads)(hidden, head, target)
+    want = jit(grads)(hidden, head, target)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-5), got, want)
 
 
 def test_label_logprobs_and_their_tape(tokens):
     z = np.asarray(tokens["hidden"] @ tokens["head"])[:, :REAL]
     log_q, half = log_distribution(z), log_distribution(z, 2.0)
-    scores = jax.jit(
+    scores = jit(
         functools.partial(
             linear_logprobs, top_k=K, kd_temperature=2.0, chunk_size=4, vocab_size=REAL
         )

@@ -49,10 +49,14 @@ def tell_tale(tokens, positions, segment_ids):
     return jnp.asarray(np.stack([tokens, positions, first], -1), jnp.float32)
 
 
+def told(contexts):
+    return tell_tale(contexts.tokens, contexts.positions, contexts.segment_ids)
+
+
 def test_every_position_finds_its_own_token_under_every_prompt(rows, prompts):
     indices = np.array([1, 0, 1])
     contexts = teacher_batch(rows, indices, prompts, row_length=40)
-    flat = np.asarray(tell_tale(*contexts[:2], contexts.segment_ids)).reshape(-1, 3)
+    flat = np.asarray(told(contexts)).reshape(-1, 3)
     student = batch(rows, indices)
     for b, row in enumerate(indices):
         for t in range(rows.row_length):
@@ -76,9 +80,7 @@ def test_gathered_hidden_is_the_weighted_mean(rows, prompts):
     indices = np.array([0])
     weights = [[3.0, 1.0, 4.0][: len(p)] for p in prompts]
     contexts = teacher_batch(rows, indices, prompts, row_length=40, weights=weights)
-    hidden = gather_hidden(
-        tell_tale(contexts.tokens, contexts.positions, contexts.segment_ids), contexts
-    )
+    hidden = gather_hidden(told(contexts), contexts)
     assert hidden.shape == (1, rows.row_length, 3)
     for t in range(rows.row_length):
         example = rows.example_ids[0, t]
@@ -91,7 +93,7 @@ def test_gathered_hidden_is_the_weighted_mean(rows, prompts):
 
 def test_garbage_where_nothing_is_predicted_does_not_leak(rows, prompts):
     contexts = teacher_batch(rows, np.array([0]), prompts, row_length=40)
-    hidden = np.array(tell_tale(contexts.tokens, contexts.positions, contexts.segment_ids))
+    hidden = np.array(told(contexts))
     hidden[contexts.segment_ids == 0] = np.nan
     hidden[0, 0] = np.nan  # where positions without a share look
     assert np.isfinite(gather_hidden(jnp.asarray(hidden), contexts)).all()
