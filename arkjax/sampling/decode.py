@@ -1,4 +1,4 @@
-"""The compiled steps of the engine: prefill shared prefixes, admit calls into slots, decode a block.
+"""The compiled steps of the engine: prefill prefixes, admit calls into slots, decode a block.
 
 A lane is a pool of slots of one length. Its arrays live on the device and are donated from step to
 step; the host sees only the few numbers that come back from each.
@@ -22,7 +22,7 @@ class Slots(NamedTuple):
       cache: keys and values, M positions a slot.
       token: [S] int32, the last token drawn, not yet in the cache.
       position: [S] int32, the position of that token.
-      remaining: [S] int32, tokens that the call may still generate; 0 marks a free or finished slot.
+      remaining: [S] int32, tokens that the call may still generate; 0 marks a free slot.
       stop_ids: [S, E] int32, tokens that end the call, padded with -1.
       sampling: how each slot is sampled.
     """

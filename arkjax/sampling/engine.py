@@ -21,8 +21,8 @@ class EngineConfig:
     """Sizes of the engine; few, so that few shapes are compiled.
 
     Attributes:
-      length_classes: context lengths of the lanes, ascending; a call goes into the shortest that holds
-        its prompt and its longest answer.
+      length_classes: context lengths of the lanes, ascending; a call goes into the shortest that
+        holds its prompt and its longest answer.
       slots: calls that one lane decodes at once.
       prefixes: shared prefixes that one lane keeps.
       admit_rows: calls, or prefixes, that are prefilled together.
@@ -53,8 +53,8 @@ class EngineConfig:
 class Engine:
     """Generates calls with one model; implements `arkjax.sampling.params.Generator`.
 
-    The tokens of a call depend on the weights, its prompt, its sampling and its seed only: not on its
-    slot, on the calls beside it, or on the order of arrival.
+    The tokens of a call depend on the weights, its prompt, its sampling and its seed only: not on
+    its slot, on the calls beside it, or on the order of arrival.
     """
 
     def __init__(self, model: Transformer, config: EngineConfig):
@@ -83,8 +83,8 @@ class Engine:
         if length is None:
             raise DataError(
                 f"call {request.id}: {len(request.prompt_ids)} prompt tokens and up to "
-                f"{request.sampling.max_tokens} generated ones do not fit into the engine's longest "
-                f"context, {self.max_context}: raise engine.length_classes or shorten the prompt"
+                f"{request.sampling.max_tokens} generated ones do not fit into the engine's "
+                f"longest context, {self.max_context}: raise engine.length_classes or shorten the prompt"
             )
         if not 0 <= request.prefix_len < len(request.prompt_ids):
             raise DataError(
@@ -99,7 +99,9 @@ class Engine:
         if request.id in self._busy:
             raise DataError(f"call {request.id} was submitted twice")
         if length not in self._lanes:
-            self._lanes[length] = _Lane(self._graph, self._weights, self._model_config, self.config, length)
+            self._lanes[length] = _Lane(
+                self._graph, self._weights, self._model_config, self.config, length
+            )
         self._busy[request.id] = length
         self._lanes[length].waiting.append(request)
 
@@ -113,12 +115,25 @@ class Engine:
         return ended
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
-        """Generate all requests; returns the generations in the order of the requests."""
-        for request in requests:
-            self.submit(request)
+        """Generate all requests; returns the generations in the order of the requests.
+
+        Raises:
+          DataError, ConfigError: as `submit`; no request of the list stays behind then.
+          RuntimeError: if calls are pending that `submit` took: this would lose them.
+        """
+        if self.pending:
+            raise RuntimeError(f"{self.pending} calls are pending: step until they have ended")
         done: dict[str, Generation] = {}
-        while self.pending:
-            done |= {generation.request_id: generation for generation in self.step()}
+        try:
+            for request in requests:
+                self.submit(request)
+            while self.pending:
+                done |= {generation.request_id: generation for generation in self.step()}
+        except BaseException:
+            # Also on Ctrl-C: arrays that were being replaced are gone, so all start anew.
+            self._lanes.clear()
+            self._busy.clear()
+            raise
         return [done[request.id] for request in requests]
 
 
@@ -242,7 +257,7 @@ class _Lane:
             if self._padded(_suffix_len(request)) != width:
                 skipped.append(request)
                 continue
-            prefix = request.prompt_ids[: request.prefix_len]
+            prefix = _prefix(request)
             cached = len(prefix) if prefix in self._rows or prefix in seen else 0
             seen.add(prefix)
             batch.append((request, cached))
@@ -254,7 +269,7 @@ class _Lane:
 
     def _prefill(self, batch: list[tuple[Request, int]]) -> None:
         """See that every prefix of the batch is in the pool, evicting the least recently used."""
-        wanted = list(dict.fromkeys(r.prompt_ids[: r.prefix_len] for r, _ in batch))
+        wanted = list(dict.fromkeys(_prefix(r) for r, _ in batch if r.prefix_len))
         for prefix in wanted:
             if prefix in self._rows:
                 self._rows.move_to_end(prefix)
@@ -266,7 +281,7 @@ class _Lane:
                 else:
                     _, row = self._rows.popitem(last=False)
                 self._rows[prefix] = row
-                by_width[self._padded(max(len(prefix), 1))].append((prefix, row))
+                by_width[self._padded(len(prefix))].append((prefix, row))
         rows = self._config.admit_rows
         for width, prefixes in sorted(by_width.items()):
             tokens = np.zeros((rows, width), np.int32)
@@ -295,7 +310,8 @@ class _Lane:
             stop_ids[i, : len(request.sampling.stop_ids)] = request.sampling.stop_ids
         return decode.Admission(
             slot=column(slots, np.int32, self._config.slots),
-            prefix_row=column([self._rows[r.prompt_ids[: r.prefix_len]] for r in requests], np.int32),
+            # A call without a prefix may fork any row: its own tokens overwrite what it would see.
+            prefix_row=column([self._rows.get(_prefix(r), 0) for r in requests], np.int32),
             prefix_len=column([r.prefix_len for r in requests], np.int32),
             suffix=suffix,
             suffix_len=column([_suffix_len(r) for r in requests], np.int32, 1),
@@ -309,6 +325,10 @@ class _Lane:
                 seed=column([r.seed % 2**32 for r in requests], np.uint32),
             ),
         )
+
+
+def _prefix(request: Request) -> tuple[int, ...]:
+    return request.prompt_ids[: request.prefix_len]
 
 
 def _suffix_len(request: Request) -> int:

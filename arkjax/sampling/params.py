@@ -10,6 +10,9 @@ from arkjax.errors import ConfigError
 class SamplingParams:
     """How the tokens of one call are drawn.
 
+    The three filters look at one distribution, that after the temperature; a token must pass all.
+    Tokens that tie with the last one kept are kept as well.
+
     Attributes:
       temperature: 0 takes the most probable token; otherwise logits are divided by it.
       top_k: keep the k most probable tokens; 0 keeps all.
@@ -49,7 +52,8 @@ class Request:
     Attributes:
       id: name of the call, unique among the pending ones.
       prompt_ids: the whole prompt as token ids.
-      prefix_len: how many of the first prompt ids other requests may share; they are prefilled once.
+      prefix_len: how many of the first prompt ids other requests may share; those are prefilled
+        once.
       sampling: how to draw tokens.
       seed: with the weights, the prompt and `sampling`, it determines the tokens.
     """
@@ -72,8 +76,8 @@ class Generation:
       sampling_logprobs: for each id, its log-probability in the distribution it was drawn from.
       finish_reason: "stop" (a stop id was met) or "length" (max_tokens was reached).
       cached_len: prompt tokens that were not prefilled for this call, because they were shared.
-      seconds: the call's share of the generator's wall time: the time of a block is split evenly among
-        the calls that it advanced, so that the seconds of all calls add up to the time taken.
+      seconds: the call's share of the generator's wall time: the time of a block is split evenly
+        among the calls that it advanced, so that the seconds of all calls add up to the time taken.
     """
 
     request_id: str
@@ -88,8 +92,8 @@ class Generation:
 class Generator(Protocol):
     """Anything that turns requests into generations: the engine, or a remote server.
 
-    `max_context` is the largest number of prompt plus generated tokens of one call; `pending` is the
-    number of requests submitted and not yet returned by `step`.
+    `max_context` is the largest number of prompt plus generated tokens of one call; `pending` is
+    the number of requests submitted and not yet returned by `step`.
     """
 
     max_context: int

@@ -32,8 +32,8 @@ def sample(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Draw one token per row by the Gumbel-max trick.
 
-    The noise of a row depends on its seed and position alone, so that a call gets the same tokens in
-    any slot and in any company.
+    The noise of a row depends on its seed and position alone, so that a call gets the same tokens
+    in any slot and in any company.
 
     Args:
       logits: [S, V] f32.
@@ -47,7 +47,7 @@ def sample(
     greedy = rows.temperature == 0
     scaled = logits / jnp.where(greedy, 1.0, rows.temperature)[:, None]
     filtered = (rows.top_k > 0) | (rows.top_p < 1) | (rows.min_p > 0)
-    scaled = jax.lax.cond(jnp.any(filtered), _filter, lambda z, _: z, scaled, rows)
+    scaled = jax.lax.cond(jnp.any(filtered), filter_logits, lambda z, _: z, scaled, rows)
 
     def noise(seed: jax.Array, position: jax.Array) -> jax.Array:
         key = jax.random.fold_in(jax.random.key(seed), position)
@@ -67,7 +67,7 @@ def sample(
     return tokens, logprob(logits), jnp.where(greedy, 0.0, logprob(scaled))
 
 
-def _filter(z: jax.Array, rows: RowSampling) -> jax.Array:
+def filter_logits(z: jax.Array, rows: RowSampling) -> jax.Array:
     """Set to -inf the logits that top-k, top-p or min-p drop: each keeps z >= its threshold.
 
     Thresholds are found by bisection on the logits, without sorting the vocabulary. Ties at a
