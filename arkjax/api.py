@@ -94,7 +94,7 @@ def load(
 
     Args:
       path: directory of an ArkJAX model, such as `RUN/seed-0/base/model`.
-      mesh: where it shall lie; None spreads nothing.
+      mesh: where it shall lie; None makes one of all devices, each a data replica.
       tokenizer: a SentencePiece model; None takes the one shipped with the embedded world.
 
     Raises:

@@ -34,12 +34,12 @@ Stages read and write folders of the run directory: WORKDIR/seed-N/STAGE/ and WO
 A stage that is finished is not done again; one that was interrupted goes on where it stopped.
 
 overrides:
-  --config.FIELD=VALUE    set any field of the config: --config.student.lr=1e-4
+  --config.FIELD=VALUE    set any field of the config: --config.student.train.steps=300
 
 examples:
   arkjax run --config quickstart --workdir runs/quickstart
   arkjax distill --config configs/quickstart.py --workdir runs/quickstart --redo distill \\
-      --config.student.lr=1e-4
+      --config.student.train.optimizer.learning_rate=1e-4
 
 exit codes:
   0 done                          3 data missing or damaged

@@ -238,10 +238,13 @@ def _missing(present: Sequence[str]) -> dict[str, str]:
     students = systems.verified_students(present)
     if not students:
         missing["student"] = "what one call keeps of the team"
-    for student in students:
-        if systems.twin(student) not in present:
-            missing[systems.twin(student)] = f"how much of {student} is due to the gold answers"
+    elif not any(systems.twin(student) in present for student in students):
+        missing["student_*_unverified"] = "how much of a student's gain is due to the gold answers"
     return missing
+
+
+def _all_systems(report: Mapping[str, Any]) -> set[str]:
+    return {name for split in report["splits"].values() for name in split["systems"]}
 
 
 def _standing_notes(report: Mapping[str, Any]) -> list[str]:
@@ -260,6 +263,13 @@ def _standing_notes(report: Mapping[str, Any]) -> list[str]:
         notes.append(
             f"{len(report['seeds'])} seeds: few to judge the variation between runs; the "
             "intervals may be too narrow in that respect."
+        )
+    students = systems.verified_students(sorted(_all_systems(report)))
+    twins = [s for s in students if systems.twin(s) in _all_systems(report)]
+    if twins and len(twins) < len(students):
+        notes.append(
+            f"The unverified twin of {', '.join(twins)} stands for all students: it shows what remains "
+            "when no gold answer chooses the traces."
         )
     for name in report["oracle"]:
         notes.append(f"The stop of {name} looks at the gold answer (oracle): no user has that.")

@@ -70,7 +70,7 @@ def base_rows(
         if length > row_length:
             raise ConfigError(
                 f"base.row_length is {row_length}, but a document of the world has {length} tokens: "
-                "raise it, or lower world.document_items or world.discussion_items"
+                "raise it, or lower world.document_items or world.discussion_steps"
             )
         room -= length
         if room < 0:

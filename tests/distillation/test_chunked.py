@@ -84,7 +84,6 @@ def chunked_grads(hidden, head, labels, mask, target, **options):
     return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(hidden, head)
 
 
-@functools.partial(jit, static_argnames=("objective", "soft_cap"))
 def dense_grads(hidden, head, labels, mask, target, **options):
     def loss(hidden, head):
         return dense(hidden, head, labels, mask, target=target, **options)
@@ -117,7 +116,7 @@ def test_equals_dense_with_a_tape(tokens, live, name):
     assert_equal_to_dense(tokens, tape(live, K, 2.0), objective=objective, chunk_size=4)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 5, 100])
+@pytest.mark.parametrize("chunk_size", [5, 100])
 def test_any_chunk_size(tokens, live, chunk_size):
     assert_equal_to_dense(tokens, live, objective=OBJECTIVE, chunk_size=chunk_size)
 
