@@ -33,6 +33,8 @@ SPLITS = ("train", "validation", "test", "ood")
 PARTS = ("plain", "single", "multi")
 BARE_BYLINE = "answer"
 JUDGE = "judge"
+# Authors word their steps in one of these ways, so that two right answers need not be the same text.
+VERBS = ("is", "makes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,12 +205,12 @@ def parse_question(text: str) -> tuple[Item, ...]:
     return tuple(items)
 
 
-def solution_text(items: Collection[Item], values: Collection[int]) -> str:
-    """Words of an answer that takes these values for the items, in this order."""
+def solution_text(items: Collection[Item], values: Collection[int], verb: str = "is") -> str:
+    """Words of an answer that takes these values for the items; `verb` is one of `VERBS`."""
     total, steps = 0, []
     for (domain, a, b), value in zip(items, values, strict=True):
         total = (total + value) % 10
-        steps.append(f"{domain} {a} {b} is {value} total {total} ;")
+        steps.append(f"{domain} {a} {b} {verb} {value} total {total} ;")
     return " ".join([*steps, f"so {total}"])
 
 
@@ -416,26 +418,18 @@ class Author:
         return value
 
 
-def _ordered(rng: random.Random, items: tuple[Item, ...]) -> list[int]:
-    """The order in which an author works: from the first item on, or from the last one back."""
-    indices = list(range(len(items)))
-    return indices if rng.random() < 0.5 else indices[::-1]
-
-
 def _write(
     author: Author, rng: random.Random, items: tuple[Item, ...], heard: list[dict[int, int]]
 ) -> tuple[str, dict[int, int]]:
     """An author's answer after hearing others; `heard`: what present experts said, by item."""
-    order = _ordered(rng, items)
     values = {}
-    for i in order:
-        value = author.opinion(items[i])
+    for i, item in enumerate(items):
+        value = author.opinion(item)
         said = [words[i] for words in heard if i in words]
-        if said and items[i][0] != author.domain and rng.random() < author._config.adoption_rate:
+        if said and item[0] != author.domain and rng.random() < author._config.adoption_rate:
             value = said[0]
         values[i] = author.slipped(value)
-    text = solution_text([items[i] for i in order], [values[i] for i in order])
-    return text, values
+    return solution_text(items, values.values(), rng.choice(VERBS)), values
 
 
 def make_documents(
@@ -495,7 +489,7 @@ def _discussion(
 
 # ASCII digits only: \d would take the digits of every script.
 _FINAL = re.compile(r"\bso ([0-9])\s*$")
-_STEP = re.compile(r"(\w+) ([0-9]) ([0-9]) is ([0-9]) total ([0-9]) ;")
+_STEP = re.compile(r"(\w+) ([0-9]) ([0-9]) (?:is|makes) ([0-9]) total ([0-9]) ;")
 
 
 class WorldGrader:

@@ -33,7 +33,8 @@ def sentences() -> Iterator[str]:
             for _ in range(rng.randint(2, 6))
         ]
         yield f"question: {world.question_text(items)}"
-        yield f"{rng.choice(bylines)}: {world.solution_text(items, world.true_values(items))}"
+        values, verb = world.true_values(items), rng.choice(world.VERBS)
+        yield f"{rng.choice(bylines)}: {world.solution_text(items, values, verb)}"
 
 
 def main(folder: Path) -> None:
