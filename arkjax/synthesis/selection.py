@@ -133,7 +133,10 @@ def _of_problem(
     finished.sort(
         key=lambda c: (not (config.prefer_corrective and corrects[c.call_id]), -c.round, c.agent, c.sample)
     )
-    distinct = list({call.gen_ids: call for call in reversed(finished)}.values())[::-1]
+    by_words: dict[tuple[int, ...], Call] = {}
+    for call in finished:
+        by_words.setdefault(call.gen_ids, call)
+    distinct = list(by_words.values())
     counts.repeated += len(finished) - len(distinct)
     chosen = most_diverse(distinct, config.max_traces)
     counts.beyond_limit += len(distinct) - len(chosen)

@@ -42,7 +42,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,
-        warmup_steps=min(config.warmup_steps, max(steps - 1, 1)),
+        warmup_steps=min(config.warmup_steps, steps - 1),
         decay_steps=steps,
         end_value=config.learning_rate * config.final_fraction,
     )
