@@ -1,0 +1,159 @@
+"""Students by name, and the examples that they learn from."""
+
+import pytest
+
+from arkjax.errors import ConfigError
+from arkjax.synthesis.contexts import ContextConfig, teacher_prompts
+from arkjax.synthesis.selection import SelectionConfig, Trace, select
+from arkjax.synthesis.strategies import STRATEGIES, strategy, to_examples
+
+pytestmark = pytest.mark.fast
+RUN = SelectionConfig(max_traces=3, min_agreeing=2, prefer_corrective=True)
+
+
+# --- strategies -----------------------------------------------------------------------------------
+
+
+def test_an_unknown_student_is_told_the_nearest_name():
+    with pytest.raises(ConfigError, match="did you mean 'student_rsft'"):
+        strategy("student_rfst")
+    with pytest.raises(ConfigError, match="There are student_rsft, "):
+        strategy("xyzzy")
+    assert strategy("student_da") is STRATEGIES["student_da"]
+
+
+def test_names_say_what_a_student_learns_from():
+    for name, made in STRATEGIES.items():
+        assert (made.gate == "team") == name.endswith("_unverified")
+        assert (made.source != "team") == name.startswith("control_")
+    assert STRATEGIES["control_single_agent"].source == "single_agent"
+    assert STRATEGIES["control_no_debate"].source == "roles"
+
+
+def test_a_twin_differs_in_its_gate_alone():
+    for name, made in STRATEGIES.items():
+        if not name.endswith("_unverified"):
+            continue
+        other = STRATEGIES[name.removesuffix("_unverified")]
+        assert (made.source, made.one_trace, made.logits) == (
+            other.source,
+            other.one_trace,
+            other.logits,
+        )
+        assert made.gate != other.gate
+
+
+def test_datasets_are_shared_only_by_students_that_select_alike():
+    by_dataset = {}
+    for made in STRATEGIES.values():
+        selection = (made.source, made.selection(RUN))
+        assert by_dataset.setdefault(made.dataset, selection) == selection
+
+
+def test_no_student_without_gold_answers_meets_them_in_its_teacher():
+    # The teacher's contexts may be chosen by verdicts.
+    assert not [name for name, s in STRATEGIES.items() if s.gate == "team" and s.logits]
+
+
+def test_rsft_takes_one_trace_and_da_distinct_ones_that_differ(call, grader):
+    lines = [(1, 2, 3, 4, 5, 6), (1, 2, 3, 4, 5, 7), (9, 8, 7, 6, 5, 4), (1, 2, 3, 4, 5, 6)]
+    calls = [call(agent=agent, words=words) for agent, words in zip("abcd", lines, strict=True)]
+    calls += [call(problem="p2", agent=agent) for agent in "abcde"]
+    one, _ = select(calls, {}, grader, STRATEGIES["student_rsft"].selection(RUN))
+    assert [t.call.problem_id for t in one] == ["p1", "p2"]
+    several, counts = select(calls, {}, grader, STRATEGIES["student_da"].selection(RUN))
+    assert [t.call.problem_id for t in several] == ["p1"] * 3 + ["p2"] * 3
+    assert counts.repeated == 1 and counts.beyond_limit == 2
+    # The farthest from the first is the second choice.
+    assert [t.call.agent for t in several[:3]] == ["a", "c", "b"]
+    assert {t.call.call_id for t in one} <= {t.call.call_id for t in several}
+
+
+# --- examples -------------------------------------------------------------------------------------
+
+
+class Headers:
+    """A chat that can only open: it has no means to turn an answer's text into tokens."""
+
+    end_id = 1
+
+    def question(self, text):
+        return [100, len(text)]
+
+    def turn(self, role):
+        return [200, len(role)]
+
+
+def test_examples_hold_the_generated_tokens_under_the_bare_prompt(call, grader):
+    calls = [call(agent=agent, round=r) for agent in "ab" for r in (0, 1)]
+    traces, _ = select(calls, {}, grader, RUN)
+    examples = to_examples(traces, {"p1": "what?"}, Headers(), "answer")
+    assert len(examples) == len(traces) == 3
+    for trace, example in zip(traces, examples, strict=True):
+        assert example.target_ids is trace.call.gen_ids
+        assert example.target_ids[-1] == Headers.end_id
+        assert example.prompt_ids == (100, 5, 200, 6)
+        assert example.weight == 1.0 and example.target_weights is None
+        assert example.provenance == {
+            "problem_id": "p1",
+            "call_ids": [trace.call.call_id],
+            "kind": trace.kind,
+            "agent": trace.call.agent,
+            "round": trace.call.round,
+        }
+
+
+def test_each_example_asks_its_own_question(call):
+    traces = [Trace(call(problem=name), "agreeing") for name in ("p1", "p2")]
+    examples = to_examples(traces, {"p1": "a", "p2": "abc"}, Headers(), "r")
+    assert [e.prompt_ids for e in examples] == [(100, 1, 200, 1), (100, 3, 200, 1)]
+
+
+# --- the teacher's contexts -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def debate(call):
+    """Agents a (wrong, then right), b (right twice) and c (wrong twice); every prompt its own."""
+    answers = {"a": "43", "b": "33", "c": "44"}
+    return [
+        call(said[r], agent=agent, round=r, prompt=(r, ord(agent)))
+        for agent, said in answers.items()
+        for r in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "agents", "most", "expected"),
+    [
+        ("first", "all", 9, ["0a", "0b", "0c"]),
+        ("last", "all", 9, ["1a", "1b", "1c"]),
+        ("all", "all", 9, ["1a", "1b", "1c", "0a", "0b", "0c"]),
+        ("first", "correct", 9, ["0b"]),
+        ("last", "correct", 9, ["1a", "1b"]),
+        ("all", "correct", 9, ["1a", "1b", "0b"]),
+        # Earlier rounds are dropped first.
+        ("all", "all", 4, ["1a", "1b", "1c", "0a"]),
+        ("last", "correct", 1, ["1a"]),
+    ],
+)
+def test_contexts_are_the_recorded_prompts(debate, rounds, agents, most, expected):
+    prompts = teacher_prompts(debate, ContextConfig(rounds, agents, most))
+    assert [f"{r}{chr(agent)}" for r, agent in prompts] == expected
+    assert teacher_prompts(debate[::-1], ContextConfig(rounds, agents, most)) == prompts
+
+
+def test_where_nobody_was_right_everybody_is_heard(debate):
+    wrong = [c for c in debate if c.agent == "c"]
+    prompts = teacher_prompts(wrong, ContextConfig("last", "correct", 4))
+    assert prompts == [(1, ord("c"))]
+
+
+def test_a_prompt_counts_once_however_often_it_was_sampled(call):
+    calls = [call(sample=i, prompt=(5, 6)) for i in range(3)] + [call(agent="b", prompt=(7,))]
+    assert teacher_prompts(calls, ContextConfig("all", "all", 4)) == [(5, 6), (7,)]
+
+
+def test_no_context_at_all_is_refused():
+    with pytest.raises(ConfigError, match="most is 0"):
+        ContextConfig("last", "all", 0)
