@@ -84,7 +84,8 @@ class Engine:
             raise DataError(
                 f"call {request.id}: {len(request.prompt_ids)} prompt tokens and up to "
                 f"{request.sampling.max_tokens} generated ones do not fit into the engine's "
-                f"longest context, {self.max_context}: raise engine.length_classes or shorten the prompt"
+                f"longest context, {self.max_context}: raise engine.length_classes or "
+                "shorten the prompt"
             )
         if not 0 <= request.prefix_len < len(request.prompt_ids):
             raise DataError(

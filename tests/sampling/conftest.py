@@ -32,7 +32,7 @@ ENGINE = EngineConfig(
     admit_rows=4,
     chunk=24,  # one width for all prompts here: little to compile
     block_steps=5,
-    max_stop_ids=2,
+    max_stop_ids=4,
 )
 
 
@@ -82,7 +82,7 @@ def make_requests():
             sampling = SamplingParams(
                 **rules[rng.integers(len(rules))],
                 max_tokens=int(rng.integers(1, 14)),
-                stop_ids=((), (1,), (1, 7))[rng.integers(3)],
+                stop_ids=((), (1, 5), (2, 7, 11, 13))[rng.integers(3)],
             )
             requests.append(
                 Request(f"r{i}", prefix + suffix, len(prefix), sampling, int(rng.integers(2**40)))
