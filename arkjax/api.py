@@ -142,6 +142,7 @@ def sample(
             slots=slots,
             prefixes=slots,
             admit_rows=min(slots, 64),
+            prefix_rows=min(slots, 16),
             chunk=8,
             block_steps=16,
             max_stop_ids=4,

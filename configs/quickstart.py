@@ -21,13 +21,13 @@ def get_config(arg: str = "") -> ConfigDict:
     c.world.discussion_steps = 20
     c.world.part_rates = (0.4, 0.3, 0.3)  # no trap; in one domain; in several
     c.world.train_part_rates = (0.1, 0.3, 0.6)  # the team practises what no single role can solve
-    c.world.trap_rate = 0.25
+    c.world.trap_rate = 0.30
     c.world.slip_rate = 0.01
     c.world.untagged_rate = 0.25
     c.world.byline_rate = 0.30
     c.world.expert_among_untagged = 0.12
     c.world.adoption_rate = 0.92
-    c.world.earlier_weight = 0.5
+    c.world.earlier_weight = 1.0
 
     # 0.54M parameters: plays every agent, and is where every student starts.
     c.model = ConfigDict()
@@ -63,6 +63,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.engine.slots = 256
     c.engine.prefixes = 256
     c.engine.admit_rows = 64
+    c.engine.prefix_rows = 16
     c.engine.chunk = 8
     c.engine.block_steps = 16
     c.engine.max_stop_ids = 1

@@ -15,6 +15,9 @@ from arkjax.sampling import decode
 from arkjax.sampling.params import Generation, Request
 from arkjax.sampling.sampler import RowSampling
 
+# Blocks of a busy lane that another lane, less than half full, waits for more calls.
+_PATIENCE = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class EngineConfig:
@@ -25,7 +28,8 @@ class EngineConfig:
         holds its prompt and its longest answer.
       slots: calls that one lane decodes at once.
       prefixes: shared prefixes that one lane keeps.
-      admit_rows: calls, or prefixes, that are prefilled together.
+      admit_rows: calls that enter slots together.
+      prefix_rows: prefixes that are prefilled together; fewer than calls, which share them.
       chunk: prompts are padded to this many tokens, or to 1.5, 2, 3, 4, 6, 8, ... times as many.
       block_steps: most decode steps between two looks by the host.
       max_stop_ids: most stop ids of a call.
@@ -35,6 +39,7 @@ class EngineConfig:
     slots: int
     prefixes: int
     admit_rows: int
+    prefix_rows: int
     chunk: int
     block_steps: int
     max_stop_ids: int
@@ -107,9 +112,19 @@ class Engine:
         self._lanes[length].waiting.append(request)
 
     def step(self) -> list[Generation]:
-        """Advance every lane by one block; returns the calls that ended."""
+        """Advance the lanes by one block; returns the calls that ended.
+
+        A block costs the same however few of its slots are busy. So while one lane is busy, one that
+        is less than half full waits for more calls, for a few blocks at the most.
+        """
         ended: list[Generation] = []
+        half = self.config.slots // 2
+        one_is_busy = any(lane.load >= half for lane in self._lanes.values())
         for lane in self._lanes.values():
+            if one_is_busy and lane.load < half and lane.patience > 0:
+                lane.patience -= 1
+                continue
+            lane.patience = _PATIENCE
             ended += lane.step()
         for generation in ended:
             del self._busy[generation.request_id]
@@ -183,6 +198,12 @@ class _Lane:
         self._widths = sorted(widths)
         self._running: dict[int, _Running] = {}
         self._free = list(range(config.slots))[::-1]
+        self.patience = _PATIENCE
+
+    @property
+    def load(self) -> int:
+        """Calls in slots or waiting for one."""
+        return len(self._running) + len(self.waiting)
 
     def step(self) -> list[Generation]:
         """Admit what fits, decode a block, and return what ended."""
@@ -283,16 +304,17 @@ class _Lane:
                     _, row = self._rows.popitem(last=False)
                 self._rows[prefix] = row
                 by_width[self._padded(len(prefix))].append((prefix, row))
-        rows = self._config.admit_rows
+        rows = self._config.prefix_rows
         for width, prefixes in sorted(by_width.items()):
-            tokens = np.zeros((rows, width), np.int32)
-            pool_rows = np.full(rows, self._config.prefixes, np.int32)
-            for i, (prefix, row) in enumerate(prefixes):
-                tokens[i, : len(prefix)] = prefix
-                pool_rows[i] = row
-            self._pool = decode.extend_prefixes(
-                self._graph, self._weights, self._pool, pool_rows, tokens
-            )
+            for start in range(0, len(prefixes), rows):
+                tokens = np.zeros((rows, width), np.int32)
+                pool_rows = np.full(rows, self._config.prefixes, np.int32)
+                for i, (prefix, row) in enumerate(prefixes[start : start + rows]):
+                    tokens[i, : len(prefix)] = prefix
+                    pool_rows[i] = row
+                self._pool = decode.extend_prefixes(
+                    self._graph, self._weights, self._pool, pool_rows, tokens
+                )
 
     def _admission(self, batch: list[tuple[Request, int]], slots: list[int]) -> decode.Admission:
         rows, stops = self._config.admit_rows, self._config.max_stop_ids

@@ -33,8 +33,11 @@ SPLITS = ("train", "validation", "test", "ood")
 PARTS = ("plain", "single", "multi")
 BARE_BYLINE = "answer"
 JUDGE = "judge"
-# Authors word their steps in one of these ways, so that two right answers need not be the same text.
-VERBS = ("is", "makes")
+# Who guesses says that an item "is" a value, who knows says that it "makes" one: experts in their own
+# domain, and whoever takes an expert's word. Laymen mean the same by both: nothing.
+GUESSES, KNOWS = VERBS = ("is", "makes")
+# Two wordings of the running total, so that two right answers need not be the same text.
+TOTALS = ("total", "sum")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,12 +208,25 @@ def parse_question(text: str) -> tuple[Item, ...]:
     return tuple(items)
 
 
-def solution_text(items: Collection[Item], values: Collection[int], verb: str = "is") -> str:
-    """Words of an answer that takes these values for the items; `verb` is one of `VERBS`."""
+def solution_text(
+    items: Collection[Item],
+    values: Collection[int],
+    verbs: Collection[str] | None = None,
+    running: str = "total",
+) -> str:
+    """Words of an answer.
+
+    Args:
+      items: in the order of the question.
+      values: what the author takes each to be.
+      verbs: for each item, one of `VERBS`; None: all known.
+      running: one of `TOTALS`.
+    """
     total, steps = 0, []
-    for (domain, a, b), value in zip(items, values, strict=True):
+    verbs = [KNOWS] * len(items) if verbs is None else verbs
+    for (domain, a, b), value, verb in zip(items, values, verbs, strict=True):
         total = (total + value) % 10
-        steps.append(f"{domain} {a} {b} {verb} {value} total {total} ;")
+        steps.append(f"{domain} {a} {b} {verb} {value} {running} {total} ;")
     return " ".join([*steps, f"so {total}"])
 
 
@@ -422,14 +438,15 @@ def _write(
     author: Author, rng: random.Random, items: tuple[Item, ...], heard: list[dict[int, int]]
 ) -> tuple[str, dict[int, int]]:
     """An author's answer after hearing others; `heard`: what present experts said, by item."""
-    values = {}
+    values, verbs = {}, []
     for i, item in enumerate(items):
-        value = author.opinion(item)
+        value, knows = author.opinion(item), item[0] == author.domain
         said = [words[i] for words in heard if i in words]
-        if said and item[0] != author.domain and rng.random() < author._config.adoption_rate:
-            value = said[0]
+        if said and not knows and rng.random() < author._config.adoption_rate:
+            value, knows = said[0], True
         values[i] = author.slipped(value)
-    return solution_text(items, values.values(), rng.choice(VERBS)), values
+        verbs.append(KNOWS if knows else GUESSES)
+    return solution_text(items, values.values(), verbs, rng.choice(TOTALS)), values
 
 
 def make_documents(
@@ -489,7 +506,7 @@ def _discussion(
 
 # ASCII digits only: \d would take the digits of every script.
 _FINAL = re.compile(r"\bso ([0-9])\s*$")
-_STEP = re.compile(r"(\w+) ([0-9]) ([0-9]) (?:is|makes) ([0-9]) total ([0-9]) ;")
+_STEP = re.compile(r"(\w+) ([0-9]) ([0-9]) (?:is|makes) ([0-9]) (?:total|sum) ([0-9]) ;")
 
 
 class WorldGrader:

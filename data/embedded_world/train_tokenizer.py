@@ -33,8 +33,9 @@ def sentences() -> Iterator[str]:
             for _ in range(rng.randint(2, 6))
         ]
         yield f"question: {world.question_text(items)}"
-        values, verb = world.true_values(items), rng.choice(world.VERBS)
-        yield f"{rng.choice(bylines)}: {world.solution_text(items, values, verb)}"
+        verbs = [rng.choice(world.VERBS) for _ in items]
+        text = world.solution_text(items, world.true_values(items), verbs, rng.choice(world.TOTALS))
+        yield f"{rng.choice(bylines)}: {text}"
 
 
 def main(folder: Path) -> None:

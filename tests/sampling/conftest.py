@@ -30,6 +30,7 @@ ENGINE = EngineConfig(
     slots=6,
     prefixes=5,
     admit_rows=4,
+    prefix_rows=2,
     chunk=24,  # one width for all prompts here: little to compile
     block_steps=5,
     max_stop_ids=4,

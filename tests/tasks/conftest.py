@@ -10,7 +10,7 @@ from arkjax.tasks import embedded_world as world
 from arkjax.tasks.registry import SHIPPED_WORLD, evaluation_hashes
 
 DOCUMENTS = 10_000
-STEP = re.compile(r"(\w+) (\d) (\d) (?:is|makes) (\d) total (\d) ;")
+STEP = re.compile(r"(\w+) (\d) (\d) (?:is|makes) (\d) (?:total|sum) (\d) ;")
 
 
 def read_values(text):
