@@ -114,8 +114,8 @@ class Engine:
     def step(self) -> list[Generation]:
         """Advance the lanes by one block; returns the calls that ended.
 
-        A block costs the same however few of its slots are busy. So while one lane is busy, one that
-        is less than half full waits for more calls, for a few blocks at the most.
+        A block costs the same however few of its slots are busy. So while one lane is busy, one
+        that is less than half full waits for more calls, for a few blocks at the most.
         """
         ended: list[Generation] = []
         half = self.config.slots // 2
