@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from arkjax.distillation.objective import Objective
 from arkjax.distillation.rows import Rows, pack
@@ -272,12 +272,18 @@ def distill(
             config,
             Path(directory or scratch),
             seed=seed,
-            mesh=make_mesh(),
+            mesh=_mesh_of(model),
             rules=ShardingRules(),
             progress=Progress(),
             name="student",
             teacher=targets,
         )
+
+
+def _mesh_of(model: Transformer) -> Mesh:
+    """Where the model's weights lie."""
+    sharding = model.arrays()["embedding"].sharding
+    return sharding.mesh if isinstance(sharding, NamedSharding) else make_mesh()
 
 
 def evaluate(

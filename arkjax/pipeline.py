@@ -66,10 +66,17 @@ def run(
     progress = progress or Progress(enabled=False)
     if seed is not None and seed not in config.seeds:
         raise ConfigError(f"--seed {seed} is not one of the config's seeds {config.seeds}")
+    if redo is not None and redo not in stages:
+        raise ConfigError(
+            f"--redo {redo} would delete that stage, but this command does not make it again: "
+            f"give it to `arkjax {redo}` or to `arkjax run`"
+        )
     with RunDirectory(workdir) as directory:
         directory.write_config(to_dict(config))
         for one in config.seeds if seed is None else (seed,):
             session = Session(config, directory, one, progress)
+            if stages != ("report",):
+                session.check()
             _clear(session, redo)
             for name in stages:
                 if name != "report":
@@ -82,7 +89,11 @@ def run(
 def _clear(session: Session, redo: str | None) -> None:
     if redo is None or redo == "report":
         return
-    for name in list(STAGES)[list(STAGES).index(redo) :][::-1]:
+    names = list(STAGES)
+    # First, lest something is deleted and the command then stops at an earlier stage.
+    for name in names[: names.index(redo)]:
+        session.stage(name).check(session.inputs(name))
+    for name in names[names.index(redo) :][::-1]:
         session.stage(name).clear()
 
 
@@ -92,6 +103,7 @@ def _do(session: Session, name: str) -> None:
     previous = list(STAGES)[: list(STAGES).index(name)]
     for earlier in previous:
         session.stage(earlier).summary()
+        session.stage(earlier).check(session.inputs(earlier))
     if stage.begin(session.inputs(name)):
         session.progress.say(f"seed {session.seed}, {name}: finished before")
         return
@@ -375,8 +387,11 @@ def report(config: RunConfig, directory: RunDirectory, progress: Progress) -> di
     """Put the outcomes of all seeds together: report.json, report.html and plots."""
     outcomes, wall, counts, curves, oracle = [], defaultdict(float), {}, {}, set()
     for seed in config.seeds:
-        stages = {name: directory.stage(seed, name) for name in STAGES}
+        session = Session(config, directory, seed, progress)
+        stages = {name: session.stage(name) for name in STAGES}
         summaries = {name: stage.summary() for name, stage in stages.items()}
+        for name, stage in stages.items():
+            stage.check(session.inputs(name))
         stages["evaluate"].verify()
         outcomes.append(Outcomes.load(stages["evaluate"].path / "outcomes.parquet"))
         for name, summary in summaries.items():

@@ -109,6 +109,24 @@ class StageDirectory:
             raise DataError(f"{self._state_path} is damaged: no status or inputs; {self._redo}")
         return state
 
+    def check(self, inputs: Mapping[str, Any]) -> None:
+        """Make sure that the stage, if it was begun at all, is made from these `inputs`.
+
+        Raises:
+          StaleArtifactError: if it was begun with others; names those that differ.
+          DataError: if its state is damaged.
+        """
+        state, inputs = self._state(), plain(inputs)
+        if state is None or content_hash(state["inputs"]) == content_hash(inputs):
+            return
+        changes = list(_differences(state["inputs"], json.loads(json.dumps(inputs))))
+        more = len(changes) - _SHOWN_DIFFERENCES
+        shown = ", ".join(changes[:_SHOWN_DIFFERENCES]) + (f", and {more} more" * (more > 0))
+        raise StaleArtifactError(
+            f"{self.path} was made with another config ({shown}); {self._redo}, "
+            "or choose another --workdir"
+        )
+
     def begin(self, inputs: Mapping[str, Any]) -> bool:
         """Take up the stage. True if it is finished, whole, and made from the same `inputs`.
 
@@ -119,16 +137,8 @@ class StageDirectory:
           DataError: if a finished file is missing or damaged, or the directory is not a stage.
           StorageError: if the directory cannot be written.
         """
-        inputs = plain(inputs)
-        state = self._state()
-        if state is not None and content_hash(state["inputs"]) != content_hash(inputs):
-            changes = list(_differences(state["inputs"], json.loads(json.dumps(inputs))))
-            more = len(changes) - _SHOWN_DIFFERENCES
-            shown = ", ".join(changes[:_SHOWN_DIFFERENCES]) + (f", and {more} more" * (more > 0))
-            raise StaleArtifactError(
-                f"{self.path} was made with another config ({shown}); {self._redo}, "
-                "or choose another --workdir"
-            )
+        self.check(inputs)
+        inputs, state = plain(inputs), self._state()
         if state is not None and state["status"] == "done":
             self.verify()
             return True

@@ -26,11 +26,13 @@ from arkjax.tasks import embedded_world
 from arkjax.tasks.problems import Problem
 from arkjax.tasks.registry import Task, get_task
 from arkjax.teams import library
+from arkjax.teams.prompts import check_context
 from arkjax.teams.runner import play
 from arkjax.teams.script import Debate
 from arkjax.teams.spec import TeamSpec
 from arkjax.text.chat import PlainChat
 from arkjax.text.tokenizer import Tokenizer
+from arkjax.training.loop import check_batch
 from arkjax.trajectories.store import CallStore
 
 
@@ -110,6 +112,23 @@ class Session:
         """The students of this run."""
         return {name: STRATEGIES[name] for name in self.config.students}
 
+    def check(self) -> None:
+        """Find now what would otherwise stop the run after hours of work.
+
+        Raises:
+          ConfigError: if there is no such task, split, team or team option, or a batch cannot be
+            spread over the devices.
+          DataError: if a team's longest prompt does not fit into the engine.
+        """
+        config = self.config
+        check_batch(config.base.train, self.mesh, "base.train.batch_rows")
+        check_batch(config.student.train, self.mesh, "student.train.batch_rows")
+        problems = self.problems("train", config.sample.problems)
+        for split in config.evaluation.splits:
+            problems = problems + self.problems(split, config.evaluation.limit or None)
+        for team in (self.team, self.single, self.samples(1), self.roles(1)):
+            check_context(team, problems, self.chat, config.engine.length_classes[-1])
+
     # --- models ----------------------------------------------------------------------------------
 
     def model(self, name: str) -> Transformer:
@@ -179,6 +198,7 @@ class Session:
         if not self.config.base.checkpoint:
             base |= {"world": c["world"], "model": c["model"]}
         sample = base | {
+            "world": c["world"],
             "team": to_dict(self.team),
             "sample": c["sample"],
         }

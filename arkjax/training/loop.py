@@ -1,5 +1,6 @@
 """The training loop: the base model and every student go through it."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -100,12 +101,7 @@ def train(
       ConfigError: if the batch cannot be spread over the mesh.
       ArkJAXError: if the loss is not finite; the message names the step.
     """
-    spread = mesh.shape["data"] * mesh.shape["fsdp"]
-    if config.batch_rows % spread:
-        raise ConfigError(
-            f"batch_rows is {config.batch_rows}: it must be a multiple of the {spread} devices "
-            "along data and fsdp"
-        )
+    check_batch(config, mesh)
     optimizer = make_optimizer(config.optimizer, config.steps)
     places = shardings(model.config, mesh, rules)
     state = jax.jit(functools.partial(_start, optimizer))(jax.device_put(model.arrays(), places))
@@ -117,33 +113,43 @@ def train(
         out_shardings=(state_places, NamedSharding(mesh, PartitionSpec())),
     )
 
-    checkpoints = Checkpoints(directory / "checkpoints")
-    log = MetricsLog(directory / "metrics.jsonl")
-    restored = checkpoints.restore_latest(state)
-    if restored is not None:
-        _, state = restored
-    start = int(state.step)
-    log.rewind(start)
+    # Closed after an error too, so that the last checkpoint is whole when the error is seen.
+    with contextlib.closing(Checkpoints(directory / "checkpoints")) as checkpoints:
+        log = MetricsLog(directory / "metrics.jsonl")
+        restored = checkpoints.restore_latest(state)
+        if restored is not None:
+            _, state = restored
+        start = int(state.step)
+        log.rewind(start)
 
-    waiting: tuple[int, dict[str, jax.Array]] | None = None
-    with progress.task(name, total=config.steps, unit="steps", done=start) as task:
-        for step in range(start, config.steps):
-            indices = order(rows.num_rows, config.batch_rows, seed, step)
-            target = teacher(indices) if teacher else None
-            inputs = jax.device_put(batch(rows, indices), batch_sharding(mesh))
-            state, metrics = step_fn(state, inputs, target)
-            # Reading the step before this one never makes the device wait.
+        waiting: tuple[int, dict[str, jax.Array]] | None = None
+        with progress.task(name, total=config.steps, unit="steps", done=start) as task:
+            for step in range(start, config.steps):
+                indices = order(rows.num_rows, config.batch_rows, seed, step)
+                target = teacher(indices) if teacher else None
+                inputs = jax.device_put(batch(rows, indices), batch_sharding(mesh))
+                state, metrics = step_fn(state, inputs, target)
+                # Reading the step before this one never makes the device wait.
+                if waiting is not None:
+                    _check_and_log(log, config, name, *waiting, task)
+                waiting = (step + 1, metrics)
+                if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
+                    _check_and_log(log, config, name, *waiting, task)
+                    waiting = None
+                    checkpoints.save(step + 1, state)
             if waiting is not None:
                 _check_and_log(log, config, name, *waiting, task)
-            waiting = (step + 1, metrics)
-            if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
-                _check_and_log(log, config, name, *waiting, task)
-                waiting = None
-                checkpoints.save(step + 1, state)
-        if waiting is not None:
-            _check_and_log(log, config, name, *waiting, task)
-    checkpoints.close()
     return Transformer(model.config, state.weights)
+
+
+def check_batch(config: TrainConfig, mesh: Mesh, field: str = "batch_rows") -> None:
+    """Raise ConfigError, naming `field`, unless a batch can be spread over the mesh."""
+    spread = mesh.shape["data"] * mesh.shape["fsdp"]
+    if config.batch_rows % spread:
+        raise ConfigError(
+            f"{field} is {config.batch_rows}: it must be a multiple of the {spread} devices "
+            "along data and fsdp"
+        )
 
 
 def _start(optimizer: optax.GradientTransformation, weights: dict[str, jax.Array]) -> TrainState:
