@@ -100,6 +100,7 @@ class WorldConfig:
       negative: experts share the laymen's misconceptions; every gain must vanish.
       items: items of a problem in the train, validation and test splits.
       ood_items: items of an out-of-distribution problem.
+      train_items: numbers of items that a problem of the train split may have, drawn uniformly.
       document_items: numbers of items that a training document may have, drawn uniformly.
       discussion_steps: most steps (items times turns) of one discussion; those about many items
         have fewer participants, so that a whole team's debate of a long problem is longer than any
@@ -119,6 +120,7 @@ class WorldConfig:
     negative: bool
     items: int
     ood_items: int
+    train_items: tuple[int, ...]
     document_items: tuple[int, ...]
     discussion_steps: int
     part_rates: tuple[float, ...]
@@ -152,7 +154,7 @@ class WorldConfig:
                 raise ConfigError(f"world.{name} is {getattr(self, name)}: it must be in [0, 1]")
         if self.untagged_rate + self.byline_rate > 1:
             raise ConfigError("world.untagged_rate + world.byline_rate must not exceed 1")
-        if min(self.items, *self.document_items) < 2:
+        if min(self.items, *self.train_items, *self.document_items) < 2:
             raise ConfigError("world: problems and documents need at least 2 items")
         if self.ood_items < min(map(len, UNSEEN_MIXTURES)):
             raise ConfigError(
@@ -341,7 +343,7 @@ def make_problems(
     rng = random.Random(f"{NAME}/{split}/{seed}")
     ood = split == "ood"
     mixtures = UNSEEN_MIXTURES if ood else SEEN_MIXTURES
-    k = config.ood_items if ood else config.items
+    lengths = {"train": config.train_items, "ood": (config.ood_items,)}.get(split, (config.items,))
     rates = config.train_part_rates if split == "train" else config.part_rates
     parts = _shares(rng, rates, count)
     taken = set(exclude)
@@ -352,8 +354,9 @@ def make_problems(
         if misses > _MOST_MISSES:
             raise ConfigError(
                 f"found only {len(problems)} of {count} distinct problems of split {split!r}: ask "
-                f"for fewer, or for more than {k} items a problem"
+                f"for fewer, or for more than {max(lengths)} items a problem"
             )
+        k = lengths[0] if len(lengths) == 1 else rng.choice(lengths)
         items = _draw_problem_items(rng, mixtures, k, parts[len(problems)])
         if part_of(items) != parts[len(problems)]:
             continue

@@ -80,7 +80,7 @@ def test_a_debate_of_an_ood_problem_is_longer_than_any_document(documents, posit
     def steps(document):
         return len(world.parse_question(document.question)) * len(document.turns)
 
-    assert max(map(steps, documents)) < positive.ood_items * (len(world.EXPERTS) + 1)
+    assert max(map(steps, documents)) < positive.ood_items * 2 * len(world.EXPERTS)
 
 
 def test_misconceptions_are_right_on_most_inputs(documents, positive):
