@@ -12,15 +12,15 @@ def get_config(arg: str = "") -> ConfigDict:
     c.task = "embedded_world"
     c.tokenizer = "data/embedded_world/tokenizer.model"
 
-    # The world: the team practises on up to four items, and is tested on four, and on five of
+    # The world: the team practises on two or three items, and is tested on three, and on four of
     # domains that no document mixes.
     c.world = ConfigDict()
     c.world.negative = False  # True: experts share the laymen's errors; every gain must vanish
-    c.world.items = 4
-    c.world.ood_items = 5
-    c.world.train_items = (2, 3, 4)
-    c.world.document_items = (2, 3, 4, 5)
-    c.world.discussion_steps = 25
+    c.world.items = 3
+    c.world.ood_items = 4
+    c.world.train_items = (2, 3)
+    c.world.document_items = (2, 3, 4)
+    c.world.discussion_steps = 20
     c.world.part_rates = (0.4, 0.3, 0.3)  # no trap; in one domain; in several
     c.world.train_part_rates = (0.1, 0.3, 0.6)  # the team practises what no single role can solve
     c.world.trap_rate = 0.30
@@ -61,7 +61,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # Contexts: of bare prompts, and of transcripts.
     c.engine = ConfigDict()
-    c.engine.length_classes = (72, 256)
+    c.engine.length_classes = (56, 216)
     c.engine.slots = 256
     c.engine.prefixes = 256
     c.engine.admit_rows = 64
@@ -72,17 +72,17 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.base = ConfigDict()
     c.base.checkpoint = ""
-    c.base.row_length = 256
-    c.base.train = _train(steps=600, batch_rows=16, learning_rate=4e-3, warmup_steps=50)
+    c.base.row_length = 208
+    c.base.train = _train(steps=550, batch_rows=20, learning_rate=4e-3, warmup_steps=50)
     c.base.train.checkpoint_every = 100
 
     # Four experts answer, read one another, answer again; their last answers are counted.
-    c.team = "debate:rounds=2,max_tokens=48"
+    c.team = "debate:rounds=2,max_tokens=36"
     c.sample = ConfigDict()
     c.sample.problems = 400
-    c.sample.single = "single:max_tokens=48"
-    c.sample.samples = "samples:max_tokens=48"
-    c.sample.roles = "roles:max_tokens=48"
+    c.sample.single = "single:max_tokens=36"
+    c.sample.samples = "samples:max_tokens=36"
+    c.sample.roles = "roles:max_tokens=36"
 
     c.synthesis = ConfigDict()
     c.synthesis.max_traces = 2
@@ -92,7 +92,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.teacher = ConfigDict()
     c.teacher.contexts = ConfigDict({"rounds": "last", "agents": "correct", "most": 2})
-    c.teacher.row_length = 256
+    c.teacher.row_length = 208
     c.teacher.top_k = 16
     c.teacher.dtype = "float16"
     c.teacher.batch_rows = 16

@@ -474,7 +474,9 @@ def make_documents(
         if kind < config.untagged_rate:
             yield Document(question, (_untagged(config, rng, items),))
         elif kind < config.untagged_rate + config.byline_rate:
-            expert = rng.choice(list(EXPERTS))
+            # Half of them choose to write on a question that they know something about.
+            known = {SKILLS[d].expert for d, _, _ in items} if rng.random() < 0.5 else EXPERTS
+            expert = rng.choice([e for e in EXPERTS if e in known])
             text, _ = _write(Author(config, rng, EXPERTS[expert]), rng, items, [])
             yield Document(question, (Turn(expert, text, 1.0),))
         else:

@@ -19,11 +19,11 @@ EVALUATION_SEED = 0
 # The world of the shipped evaluation sets, of the SeqIO tasks and of the TFDS data set.
 SHIPPED_WORLD = WorldConfig(
     negative=False,
-    items=4,
-    ood_items=5,
-    train_items=(2, 3, 4),
-    document_items=(2, 3, 4, 5),
-    discussion_steps=25,
+    items=3,
+    ood_items=4,
+    train_items=(2, 3),
+    document_items=(2, 3, 4),
+    discussion_steps=20,
     part_rates=(0.4, 0.3, 0.3),
     train_part_rates=(0.4, 0.3, 0.3),
     trap_rate=0.25,
