@@ -92,6 +92,16 @@ def init_cache(config: ModelConfig, slots: int, max_len: int) -> KVCache:
     return KVCache(zeros(), zeros())
 
 
+def _store(cache: jax.Array, new: jax.Array, positions: jax.Array) -> jax.Array:
+    """Put `new` [S, T, K, h] at `positions` [S, T] of each slot of `cache` [S, K, M, h]."""
+
+    def slot(cache: jax.Array, new: jax.Array, positions: jax.Array) -> jax.Array:
+        return cache.at[:, positions].set(new.swapaxes(0, 1), mode="drop")
+
+    # Slot by slot, so that slots on different devices need nothing of each other.
+    return jax.vmap(slot)(cache, new, positions)
+
+
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
     """Root-mean-square normalisation over the last axis, computed in fp32 (arXiv 1910.07467)."""
     x32 = x.astype(jnp.float32)
@@ -181,14 +191,13 @@ class Transformer(nnx.Module):
           hidden [S, T, D] and the cache with the new tokens in it.
         """
         mask = cache_mask(positions, cache.max_len)
-        rows = jnp.arange(tokens.shape[0])[:, None]
         x, keys, values = self._embed(tokens), list(cache.keys), list(cache.values)
         layers = self._layers()
         for i in range(self.config.num_layers):
 
             def attention(q: jax.Array, k: jax.Array, v: jax.Array, i: int = i) -> jax.Array:
-                keys[i] = keys[i].at[rows, :, positions].set(k, mode="drop")
-                values[i] = values[i].at[rows, :, positions].set(v, mode="drop")
+                keys[i] = _store(keys[i], k, positions)
+                values[i] = _store(values[i], v, positions)
                 return attend(q, keys[i], values[i], mask)
 
             x = self._layer({name: w[i] for name, w in layers.items()}, x, positions, attention)

@@ -5,14 +5,17 @@ step; the host sees only the few numbers that come back from each.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from arkjax.models.transformer import KVCache, Transformer, init_cache
 from arkjax.sampling.sampler import RowSampling, sample
+from arkjax.sharding import BATCH_AXES
 
 
 class Slots(NamedTuple):
@@ -66,6 +69,28 @@ class Drawn(NamedTuple):
     logprob: jax.Array
     sampling_logprob: jax.Array
     valid: jax.Array
+
+
+def place(tree, mesh: Mesh | None):
+    """Lay slots, or rows to be prefilled, over the data axes of a mesh, and key heads over tensor.
+
+    The steps below keep what they are given where it lies. Axes that do not divide stay whole.
+
+    Args:
+      tree: arrays with slots or rows in front; those of a cache have key heads behind them.
+      mesh: None leaves the arrays as they are.
+    """
+    if mesh is None:
+        return tree
+    spread = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+    def lay(x: jax.Array) -> jax.Array:
+        axes = [BATCH_AXES if x.shape[0] % spread == 0 else None]
+        if x.ndim == 4 and x.shape[1] % mesh.shape["tensor"] == 0:
+            axes.append("tensor")
+        return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))
+
+    return jax.tree.map(lay, tree)
 
 
 def empty_slots(config, slots: int, max_len: int, num_stop_ids: int) -> Slots:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding
 
 from arkjax.errors import ConfigError, DataError
 from arkjax.models.transformer import Transformer, init_cache
@@ -188,8 +189,12 @@ class _Lane:
     def __init__(self, graph, weights, model_config, config: EngineConfig, length: int):
         self.waiting: collections.deque[Request] = collections.deque()
         self._graph, self._weights, self._config, self._length = graph, weights, config, length
-        self._slots = decode.empty_slots(model_config, config.slots, length, config.max_stop_ids)
-        self._pool = init_cache(model_config, config.prefixes, length)
+        places = jax.tree.leaves(weights)[0].sharding
+        sharded = isinstance(places, NamedSharding) and places.mesh.size > 1
+        self._mesh = places.mesh if sharded else None
+        slots = decode.empty_slots(model_config, config.slots, length, config.max_stop_ids)
+        self._slots = decode.place(slots, self._mesh)
+        self._pool = decode.place(init_cache(model_config, config.prefixes, length), self._mesh)
         # Prefix token ids -> row of the pool, least recently used first.
         self._rows: collections.OrderedDict[tuple[int, ...], int] = collections.OrderedDict()
         # The few widths that prompts are computed in: at most a third of one is padding.
@@ -252,7 +257,7 @@ class _Lane:
             batch = self._next_batch()
             self._prefill(batch)
             slots = [self._free.pop() for _ in batch]
-            new = self._admission(batch, slots)
+            new = decode.place(self._admission(batch, slots), self._mesh)
             self._slots, drawn = decode.admit(
                 self._graph, self._weights, self._pool, self._slots, new
             )
@@ -312,6 +317,7 @@ class _Lane:
                 for i, (prefix, row) in enumerate(prefixes[start : start + rows]):
                     tokens[i, : len(prefix)] = prefix
                     pool_rows[i] = row
+                tokens = decode.place(tokens, self._mesh)
                 self._pool = decode.extend_prefixes(
                     self._graph, self._weights, self._pool, pool_rows, tokens
                 )
