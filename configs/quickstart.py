@@ -73,7 +73,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.base = ConfigDict()
     c.base.checkpoint = ""
     c.base.row_length = 208
-    c.base.train = _train(steps=550, batch_rows=20, learning_rate=4e-3, warmup_steps=50)
+    c.base.train = _train(steps=450, batch_rows=20, learning_rate=4e-3, warmup_steps=50)
     c.base.train.checkpoint_every = 100
 
     # Four experts answer, read one another, answer again; their last answers are counted.
