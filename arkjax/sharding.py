@@ -48,10 +48,13 @@ class ShardingRules:
             axis = getattr(self, field.name)
             if axis is not None and axis not in MESH_AXES:
                 raise ConfigError(
-                    f"sharding.{field.name} is {axis!r}: the mesh has the axes {', '.join(MESH_AXES)}"
+                    f"sharding.{field.name} is {axis!r}: "
+                    f"the mesh has the axes {', '.join(MESH_AXES)}"
                 )
 
-    def spec(self, mesh: Mesh, shape: tuple[int, ...], axes: tuple[str | None, ...]) -> PartitionSpec:
+    def spec(
+        self, mesh: Mesh, shape: tuple[int, ...], axes: tuple[str | None, ...]
+    ) -> PartitionSpec:
         """Partition of an array with these logical axes on this mesh.
 
         An axis that its mesh axis does not divide stays whole: two key heads on eight devices are
@@ -68,7 +71,8 @@ class ShardingRules:
         used = [name for name in names if name is not None]
         if len(used) != len(set(used)):
             raise ConfigError(
-                f"sharding rules put two axes of an array with axes {axes} on one mesh axis: {names}"
+                f"sharding rules put two axes of an array with axes {axes} "
+                f"on one mesh axis: {names}"
             )
         return PartitionSpec(*names)
 
