@@ -13,7 +13,16 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_FUNCTIONS = ("load", "make_mesh", "problems", "sample", "synthesize", "score", "distill", "evaluate")
+_FUNCTIONS = (
+    "load",
+    "make_mesh",
+    "problems",
+    "sample",
+    "synthesize",
+    "score",
+    "distill",
+    "evaluate",
+)
 __all__ = ["__version__", "teams", *_FUNCTIONS]
 
 

@@ -1,12 +1,12 @@
 """The stages as functions on plain objects, for notebooks.
 
-    import arkjax
-    model, tokenizer = arkjax.load("runs/quickstart/seed-0/base/model")
-    problems = arkjax.problems("embedded_world", "train", limit=100)
-    calls    = arkjax.sample(arkjax.teams.debate(rounds=2), problems, model, tokenizer)
-    rows     = arkjax.synthesize(calls, strategy="da")
-    student  = arkjax.distill(model, rows, teacher=model)
-    arkjax.evaluate(student, arkjax.problems("embedded_world", "test", limit=100), tokenizer)
+import arkjax
+model, tokenizer = arkjax.load("runs/quickstart/seed-0/base/model")
+problems = arkjax.problems("embedded_world", "train", limit=100)
+calls    = arkjax.sample(arkjax.teams.debate(rounds=2), problems, model, tokenizer)
+rows     = arkjax.synthesize(calls, strategy="da")
+student  = arkjax.distill(model, rows, teacher=model)
+arkjax.evaluate(student, arkjax.problems("embedded_world", "test", limit=100), tokenizer)
 """
 
 import dataclasses

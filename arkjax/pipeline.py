@@ -350,7 +350,13 @@ def evaluate(session: Session, path: Path) -> dict:
             known = [CallStore(path / split / other) for other in system.shares]
             label = f"{system.name}, {split}"
             debates, _ = session.play(
-                system.team, problems, engine, system.model, path / split / system.name, label, known
+                system.team,
+                problems,
+                engine,
+                system.model,
+                path / split / system.name,
+                label,
+                known,
             )
             outcomes = outcomes_of(debates, system=system.name, split=split, seed=session.seed)
             records += outcomes

@@ -5,7 +5,16 @@ import platform
 
 from arkjax import __version__
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece", "pyarrow")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "sentencepiece",
+    "pyarrow",
+)
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,11 @@
-"""What all tests share: eight pretend devices on the CPU, and no silent broadcasting."""
+"""What all tests share: eight pretend devices, no silent broadcasting, and one whole small run."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 # JAX reads these when it is first imported, so they are set before any test module is.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -13,3 +18,77 @@ if _FLAG not in os.environ.get("XLA_FLAGS", ""):
 def pytest_configure(config):
     config.addinivalue_line("markers", "fast: quick; also run on the newest supported Python")
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
+
+
+# --- whole runs -----------------------------------------------------------------------------------
+
+_ROOT = Path(__file__).resolve().parents[1]
+# No stage may need these: in a process of `CommandLine` they are not installed.
+_HIDDEN = ("tensorflow", "tensorflow_datasets", "seqio", "torch")
+_SITE = f"""
+import sys
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in {_HIDDEN}:
+            return self.finder.find_spec(name, path, target)
+sys.meta_path[:] = map(Hiding, sys.meta_path)
+"""
+
+
+class CommandLine:
+    """Runs `arkjax` as a user does, in a process of its own with one device.
+
+    Processes share what XLA compiled, and find no heavy framework.
+    """
+
+    def __init__(self, scratch: Path):
+        site = scratch / "site"
+        site.mkdir()
+        (site / "sitecustomize.py").write_text(_SITE)
+        ours = {"XLA_FLAGS", "JAX_NUMPY_RANK_PROMOTION"}
+        self.environment = {k: v for k, v in os.environ.items() if k not in ours} | {
+            "PYTHONPATH": os.pathsep.join([str(site), str(_ROOT)]),
+            "JAX_COMPILATION_CACHE_DIR": str(scratch / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+
+    def start(self, *arguments: object, **settings) -> subprocess.Popen:
+        """Start `python` with these arguments."""
+        command = [sys.executable, *map(str, arguments)]
+        settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **settings}
+        return subprocess.Popen(command, env=self.environment, **settings)
+
+    def python(self, *arguments: object, **settings) -> subprocess.CompletedProcess:
+        """Run `python` with these arguments to its end."""
+        process = self.start(*arguments, **settings)
+        try:
+            out, err = process.communicate(timeout=280)
+        except BaseException:
+            process.kill()
+            process.communicate()
+            raise
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def __call__(self, *arguments: object, **settings) -> subprocess.CompletedProcess:
+        """Run `arkjax` with these arguments to its end."""
+        return self.python("-m", "arkjax", *arguments, **settings)
+
+
+@pytest.fixture(scope="session")
+def arkjax_command(tmp_path_factory) -> CommandLine:
+    """The command line in a process of its own."""
+    return CommandLine(tmp_path_factory.mktemp("command"))
+
+
+@pytest.fixture(scope="session")
+def tiny_run(arkjax_command, tmp_path_factory) -> Path:
+    """A finished run of configs/tiny.py: to be read or copied, never to be changed."""
+    workdir = tmp_path_factory.mktemp("tiny") / "run"
+    done = arkjax_command("run", "--config", "tiny", "--workdir", workdir)
+    assert done.returncode == 0, done.stderr
+    return workdir

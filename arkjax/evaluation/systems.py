@@ -61,9 +61,7 @@ def samples_for_budget(team_tokens: float, sample_tokens: float) -> int:
     return max(1, math.ceil(team_tokens / sample_tokens))
 
 
-def outcomes_of(
-    debates: Sequence[Debate], *, system: str, split: str, seed: int
-) -> list[Outcome]:
+def outcomes_of(debates: Sequence[Debate], *, system: str, split: str, seed: int) -> list[Outcome]:
     """Outcomes of one system on one split, with costs counted from its recorded calls."""
     return [
         Outcome(

@@ -126,12 +126,15 @@ def _of_problem(
         return []
     finished = [call for call in agreeing if call.finish_reason == "stop"]
     counts.unfinished += len(agreeing) - len(finished)
-    corrects = {
-        call.call_id: is_corrective(call, calls, accepted) for call in finished
-    }
+    corrects = {call.call_id: is_corrective(call, calls, accepted) for call in finished}
     # Corrective traces first; then what was said latest, with the most knowledge of the others.
     finished.sort(
-        key=lambda c: (not (config.prefer_corrective and corrects[c.call_id]), -c.round, c.agent, c.sample)
+        key=lambda c: (
+            not (config.prefer_corrective and corrects[c.call_id]),
+            -c.round,
+            c.agent,
+            c.sample,
+        )
     )
     by_words: dict[tuple[int, ...], Call] = {}
     for call in finished:
@@ -140,9 +143,7 @@ def _of_problem(
     counts.repeated += len(finished) - len(distinct)
     chosen = most_diverse(distinct, config.max_traces)
     counts.beyond_limit += len(distinct) - len(chosen)
-    return [
-        Trace(call, "corrective" if corrects[call.call_id] else "agreeing") for call in chosen
-    ]
+    return [Trace(call, "corrective" if corrects[call.call_id] else "agreeing") for call in chosen]
 
 
 def is_corrective(call: Call, calls: Sequence[Call], accepted) -> bool:

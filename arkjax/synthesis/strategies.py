@@ -56,9 +56,7 @@ def strategy(name: str) -> Strategy:
 
         near = difflib.get_close_matches(name, STRATEGIES, 1)
         hint = f": did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(
-            f"unknown student {name!r}{hint}. There are {', '.join(STRATEGIES)}"
-        )
+        raise ConfigError(f"unknown student {name!r}{hint}. There are {', '.join(STRATEGIES)}")
     return STRATEGIES[name]
 
 

@@ -1,0 +1,59 @@
+"""The quickstart in miniature, for tests: every stage in about a minute, problems of two items."""
+
+from ml_collections import ConfigDict
+
+from arkjax import config
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The fields in which it differs from the quickstart; `arg` is not used."""
+    c = config.load("quickstart")
+    c.name = "tiny"
+
+    # Documents without slips, half of their items traps: little text teaches the whole world.
+    c.world.items = 2
+    c.world.ood_items = 3
+    c.world.train_items = (2,)
+    c.world.train_items = (2,)
+    c.world.document_items = (2,)
+    c.world.discussion_steps = 10
+    c.world.part_rates = (0.3, 0.3, 0.4)
+    c.world.untagged_rate = 0.15
+    c.world.byline_rate = 0.25
+    c.world.trap_rate = 0.5
+    c.world.slip_rate = 0.0
+    c.world.adoption_rate = 1.0
+    c.world.earlier_weight = 1.0
+
+    c.model.num_layers = 2
+    c.model.d_ff = 256
+    c.model.max_context = 192
+    c.model.scan_unroll = 2
+
+    c.engine.length_classes = (48, 180)
+    c.engine.slots = 64
+    c.engine.prefixes = 64
+    c.engine.admit_rows = 32
+
+    c.base.row_length = 128
+    c.base.train.steps = 360
+    c.base.train.batch_rows = 16
+    c.base.train.optimizer.learning_rate = 1e-2
+
+    c.team = "debate:rounds=2,max_tokens=30"
+    c.sample.problems = 60
+    c.sample.single = "single:max_tokens=30"
+    c.sample.samples = "samples:max_tokens=30"
+    c.sample.roles = "roles:max_tokens=30"
+
+    c.teacher.row_length = 180
+    c.teacher.shard_rows = 16
+
+    c.student.row_length = 96
+    c.student.train.steps = 30
+    c.student.train.batch_rows = 8
+    c.student.train.checkpoint_every = 10
+    c.student.train.optimizer.warmup_steps = 3
+
+    c.evaluation.limit = 80
+    return c

@@ -1,0 +1,321 @@
+"""Whole runs of a miniature: what they show, and that nothing but their config changes it."""
+
+import functools
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from arkjax import cli, config
+from arkjax.distillation.rows import Rows
+from arkjax.evaluation.outcomes import Outcomes
+from arkjax.models.placement import load_model
+from arkjax.reporting.report import deterministic_view
+from arkjax.run_config import RunConfig
+from arkjax.sharding import ShardingRules, make_mesh
+from arkjax.shipped import shipped_path
+from arkjax.tasks.registry import evaluation_hashes, get_task
+from arkjax.text.chat import PlainChat
+from arkjax.text.tokenizer import Tokenizer
+from arkjax.training.base import base_rows
+from arkjax.trajectories.store import CallStore
+
+STAGES = tuple(name for name in cli.STAGES if name != "report")
+TINY = config.build(RunConfig, config.load("tiny"))
+
+
+def report_of(workdir: Path) -> dict:
+    return json.loads((workdir / "report" / "report.json").read_text())
+
+
+def comparison(report: dict, a: str, b: str, part: str | None = None, split: str = "test") -> dict:
+    wanted = {"a": a, "b": b, "split": split, "part": part}
+    (found,) = [c for c in report["comparisons"] if wanted.items() <= c.items()]
+    return found
+
+
+def copied(run: Path, workdir: Path, stages=STAGES) -> Path:
+    """A run directory with some of the stages of another."""
+    (workdir / "seed-0").mkdir(parents=True)
+    shutil.copy(run / "lock", workdir)
+    for stage in stages:
+        shutil.copytree(run / "seed-0" / stage, workdir / "seed-0" / stage)
+    return workdir
+
+
+def finished_at(workdir: Path) -> dict[str, int]:
+    return {s: (workdir / "seed-0" / s / "stage.json").stat().st_mtime_ns for s in STAGES}
+
+
+# --- what a run shows -----------------------------------------------------------------------------
+
+
+def test_the_report_has_every_system_on_every_split(tiny_run):
+    report = report_of(tiny_run)
+    systems = {"base", "self_consistency", "role_vote", "team", *TINY.students}
+    assert report["splits"].keys() == set(TINY.evaluation.splits)
+    for split in report["splits"].values():
+        assert split["systems"].keys() == systems
+        assert split["n"] == TINY.evaluation.limit
+        for name, system in split["systems"].items():
+            assert 0 <= system["ci95"][0] <= system["accuracy"] <= system["ci95"][1] <= 1
+            one_call = name == "base" or name.startswith(("student", "control"))
+            assert (system["calls"] == 1) == one_call
+        costs = {name: s["generated_tokens"] for name, s in split["systems"].items()}
+        # The single agent votes over at least as many tokens as the team spends.
+        assert costs["self_consistency"] >= 0.9 * costs["team"]
+    assert report["wall_seconds"].keys() == set(STAGES)
+    assert not report["missing"] and not report["oracle"]
+    assert "lacks" not in report["first_line"]
+    assert (tiny_run / "report" / "report.html").stat().st_size > 10_000
+
+
+def test_the_team_beats_the_base_and_talk_does_it(tiny_run):
+    report = report_of(tiny_run)
+    accuracies = {n: s["accuracy"] for n, s in report["splits"]["test"]["systems"].items()}
+    gain = comparison(report, "team", "base")
+    assert gain["difference"] > 0.2 and gain["ci95"][0] > 0.1, accuracies
+    assert comparison(report, "team", "role_vote")["ci95"][0] > 0, accuracies
+    assert comparison(report, "team", "self_consistency")["ci95"][0] > 0, accuracies
+    # What no single role can solve is solved by the team alone.
+    assert comparison(report, "team", "base", part="multi")["ci95"][0] > 0.1, accuracies
+
+
+def test_where_experts_know_nothing_nothing_is_gained(arkjax_command, tmp_path):
+    """The same command on the negative world: the demonstration can fail."""
+    done = arkjax_command(
+        "run", "--config", "tiny", "--workdir", tmp_path, "--config.world.negative=True"
+    )
+    assert done.returncode == 0, done.stderr
+    report = report_of(tmp_path)
+    accuracies = {n: s["accuracy"] for n, s in report["splits"]["test"]["systems"].items()}
+    assert accuracies["base"] > 0.15, accuracies  # it did learn: the problems without traps
+    for system in ("team", "role_vote", "self_consistency"):
+        against = comparison(report, "team", "base") if system == "team" else None
+        assert accuracies[system] - accuracies["base"] < 0.1, accuracies
+        if against is not None:
+            assert against["ci95"][0] <= 0.02, accuracies
+    assert report["captured_gain"]["student_da"]["value"] is None
+    assert accuracies["student_da"] - accuracies["base"] < 0.1, accuracies
+
+
+# --- what a run may look at -----------------------------------------------------------------------
+
+
+def question_hash(tokenizer: Tokenizer, prompt_ids) -> str:
+    opening = list(prompt_ids[: prompt_ids.index(tokenizer.eos_id)])
+    question = tokenizer.decode(opening).removeprefix("question:")
+    return hashlib.sha256(" ".join(question.split()).encode()).hexdigest()
+
+
+def test_no_evaluation_question_is_ever_trained_on(tiny_run):
+    tokenizer = Tokenizer(shipped_path(TINY.tokenizer))
+    asks = functools.partial(question_hash, tokenizer)
+    seed = tiny_run / "seed-0"
+    evaluated = {asks(c.prompt_ids) for c in CallStore(seed / "evaluate/test/base").load()}
+    evaluated |= {asks(c.prompt_ids) for c in CallStore(seed / "evaluate/ood/base").load()}
+    task = get_task(TINY.task)
+    problems = [
+        problem
+        for split in TINY.evaluation.splits
+        for problem in task.load(split, TINY.evaluation.limit, world=TINY.world)
+    ]
+    assert evaluated == {problem.question_hash for problem in problems}
+    assert len(evaluated) == 2 * TINY.evaluation.limit
+
+    trained = set()
+    for source in ("team", "single_agent", "roles"):
+        calls = CallStore(seed / "sample" / source).load()
+        trained |= {asks(call.prompt_ids) for call in calls}
+    assert len(trained) == TINY.sample.problems
+    for path in (seed / "synthesize").iterdir():
+        if path.is_dir():
+            rows = Rows.load(path)
+            chosen = {asks(rows.example(i).prompt_ids) for i in range(len(rows.placements))}
+            assert chosen and chosen <= trained
+    training = TINY.base.train
+    documents = base_rows(
+        TINY.world,
+        0,
+        evaluation_hashes(TINY.world),
+        tokenizer,
+        PlainChat(tokenizer),
+        TINY.base.row_length,
+        training.steps * training.batch_rows,
+    )
+    trained |= {asks(documents.example(i).prompt_ids) for i in range(len(documents.placements))}
+    assert len(trained) > 1000
+    assert not trained & evaluated
+
+
+def test_the_runs_here_find_no_heavy_framework(arkjax_command):
+    for name in ("tensorflow", "tensorflow_datasets", "seqio", "torch"):
+        missing = arkjax_command.python("-c", f"import {name}")
+        assert f"No module named '{name}'" in missing.stderr
+
+
+# --- killed, continued, repeated ------------------------------------------------------------------
+
+
+def weights_of(workdir: Path, model: str) -> dict[str, np.ndarray]:
+    loaded = load_model(workdir / "seed-0" / model / "model", make_mesh(), ShardingRules())
+    return {name: np.asarray(array) for name, array in loaded.arrays().items()}
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Equal reports, tokens, log-probabilities, answers and weights; clocks may differ."""
+    for model in ("base", *(f"distill/{student}" for student in TINY.students)):
+        ours, theirs = weights_of(a, model), weights_of(b, model)
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name], err_msg=f"{model} {name}")
+        logs = [w / "seed-0" / model / "metrics.jsonl" for w in (a, b)]
+        assert logs[0].read_bytes() == logs[1].read_bytes()
+    for record in sorted({path.parent for path in (a / "seed-0").rglob("calls-*.parquet")}):
+        other = b / record.relative_to(a)
+        assert CallStore(record).content_hash() == CallStore(other).content_hash(), record
+    tables = [Outcomes.load(w / "seed-0" / "evaluate" / "outcomes.parquet") for w in (a, b)]
+    for name in ("system", "problem_id", "answer", "correct", "generated_tokens"):
+        np.testing.assert_array_equal(tables[0][name], tables[1][name])
+    assert deterministic_view(report_of(a)) == deterministic_view(report_of(b))
+
+
+def wait_for(process, workdir: Path, pattern: str) -> None:
+    deadline = time.monotonic() + 120
+    while not list(workdir.glob(pattern)):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, f"no {pattern} came"
+        time.sleep(0.02)
+
+
+def kill_at(process, workdir: Path, pattern: str, seconds: float) -> None:
+    """SIGKILL a process so long after a file has appeared."""
+    wait_for(process, workdir, pattern)
+    time.sleep(seconds)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "it had ended before it was killed"
+
+
+def test_killed_anywhere_it_ends_the_same(tiny_run, arkjax_command, tmp_path, capfd):
+    """`run`, killed in several stages, then finished stage by stage: the same as one `run`."""
+    workdir = copied(tiny_run, tmp_path / "run", stages=("base",))
+    command = ("-m", "arkjax", "run", "--config", "tiny", "--workdir", workdir)
+    rng = random.Random(os.getpid())
+    places = (
+        "seed-0/sample/stage.json",
+        "seed-0/distill/*/metrics.jsonl",
+        "seed-0/evaluate/test/*",
+    )
+    for place in places:
+        process = arkjax_command.start(*command)
+        if place == places[0]:
+            wait_for(process, workdir, place)
+            assert cli.main(["report", "--config", "tiny", "--workdir", str(workdir)]) == 4
+            error = capfd.readouterr().err
+            assert f"is in use by process {process.pid}" in error
+        kill_at(process, workdir, place, rng.uniform(0, 1))
+    one_by_one = f"""
+from arkjax.cli import main
+for stage in {(*STAGES, "report")}:
+    assert main([stage, "--config", "tiny", "--workdir", {str(workdir)!r}]) == 0, stage
+"""
+    done = arkjax_command.python("-c", one_by_one)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(workdir, tiny_run)
+
+
+def test_a_base_killed_in_training_ends_the_same(arkjax_command, tmp_path):
+    arguments = ["base", "--config", "tiny", "--quiet", "--config.base.train.steps=40"]
+    arguments += ["--config.base.train.checkpoint_every=5", "--workdir"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = arkjax_command.start("-m", "arkjax", *arguments, killed)
+    kill_at(process, killed, "seed-0/base/checkpoints/10*", 0.2)
+    for workdir in (killed, whole):
+        done = arkjax_command(*arguments, workdir)
+        assert done.returncode == 0, done.stderr
+    logs = [(w / "seed-0/base/metrics.jsonl").read_bytes() for w in (killed, whole)]
+    assert logs[0] == logs[1]
+    ours, theirs = weights_of(killed, "base"), weights_of(whole, "base")
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    assert not (killed / "seed-0/base/checkpoints").exists()
+
+
+def test_finished_stages_are_not_repeated(tiny_run, tmp_path):
+    workdir = copied(tiny_run, tmp_path / "run")
+    before = finished_at(workdir)
+    assert cli.main(["run", "--config", "tiny", "--workdir", str(workdir)]) == 0
+    assert finished_at(workdir) == before
+    assert deterministic_view(report_of(workdir)) == deterministic_view(report_of(tiny_run))
+
+
+def test_redo_makes_a_stage_anew_and_leaves_those_before_it(tiny_run, arkjax_command, tmp_path):
+    workdir = copied(tiny_run, tmp_path / "run")
+    before = finished_at(workdir)
+    arguments = [
+        "run",
+        "--config",
+        "tiny",
+        "--workdir",
+        str(workdir),
+        "--config.evaluation.limit=4",
+    ]
+    done = arkjax_command(*arguments)
+    assert done.returncode == 4
+    assert "evaluation.limit: 80 -> 4" in done.stderr and "--redo evaluate" in done.stderr
+    assert finished_at(workdir) == before
+    done = arkjax_command(*arguments, "--redo", "evaluate")
+    assert done.returncode == 0, done.stderr
+    after = finished_at(workdir)
+    assert after.pop("evaluate") != before.pop("evaluate")
+    assert after == before
+    assert report_of(workdir)["splits"]["test"]["n"] == 4
+
+
+# --- stages in the wrong order or of another config -----------------------------------------------
+
+
+def run_main(capfd, *arguments: object) -> tuple[int, str]:
+    code = cli.main([str(argument) for argument in arguments])
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    return code, error
+
+
+@pytest.mark.parametrize("stage", [*STAGES[1:], "report"])
+def test_a_stage_without_the_one_before_says_what_to_run(stage, capfd, tmp_path):
+    code, error = run_main(capfd, stage, "--config", "tiny", "--workdir", tmp_path)
+    assert code == 3 and f"run `arkjax base --workdir {tmp_path}" in error
+    assert not list(tmp_path.glob("seed-0/*"))
+
+
+@pytest.mark.parametrize("stage", ["synthesize", "distill", "report"])
+def test_a_single_stage_notices_that_earlier_ones_are_of_another_config(
+    stage, tiny_run, capfd, tmp_path
+):
+    made = STAGES if stage == "report" else STAGES[: STAGES.index(stage)]
+    workdir = copied(tiny_run, tmp_path / "run", made)
+    arguments = (stage, "--config", "tiny", "--workdir", workdir)
+    code, error = run_main(capfd, *arguments, "--config.world.slip_rate=0.25")
+    assert code == 4 and "world.slip_rate: 0.0 -> 0.25" in error
+    assert {path.name for path in (workdir / "seed-0").iterdir()} == set(made)
+
+
+def test_what_cannot_be_done_again_is_not_deleted(tiny_run, capfd, tmp_path):
+    workdir = copied(tiny_run, tmp_path / "run")
+    before = finished_at(workdir)
+    arguments = ("--config", "tiny", "--workdir", workdir)
+    code, error = run_main(capfd, "evaluate", *arguments, "--redo", "sample")
+    assert code == 2 and "--redo sample" in error
+    # An earlier stage of another config would stop the command after the deletion.
+    changed = "--config.sample.problems=61"
+    code, error = run_main(capfd, "run", *arguments, "--redo", "evaluate", changed)
+    assert code == 4 and "sample.problems: 60 -> 61" in error
+    assert finished_at(workdir) == before
