@@ -202,7 +202,7 @@ def synthesize(
 def score(
     rows: TrainingRows, teacher: Transformer, directory: str | Path, *, top_k: int = 16
 ) -> Tape:
-    """Write the team's token distributions on the rows: a teacher for `distill` that costs no model.
+    """Write the team's token distributions on the rows: a teacher for `distill`.
 
     Args:
       rows: what `synthesize` returned.
@@ -241,8 +241,8 @@ def distill(
     Args:
       model: where the student starts; it is left as it is.
       rows: what `synthesize` returned.
-      teacher: plays the team that the student's distributions are held to, or what `score` returned;
-        None trains on the words alone.
+      teacher: plays the team that the student's distributions are held to, or what `score`
+        returned; None trains on the words alone.
       objective: the loss; by default cross-entropy, and with a teacher half a forward KL besides.
       steps, batch_rows, learning_rate: of the training.
       seed: of the order of the rows.

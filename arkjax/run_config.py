@@ -76,7 +76,7 @@ class StudentConfig:
     Attributes:
       row_length: T of the rows of examples.
       train: steps, batch and optimizer.
-      objective: the loss of students that learn logits; the others minimise its cross-entropy alone.
+      objective: the loss of students that learn logits; the others minimise cross-entropy.
     """
 
     row_length: int
@@ -112,7 +112,7 @@ class RunConfig:
       sharding: which logical axis of a weight lies on which axis of the mesh.
       engine: sizes of the sampling engine.
       base: the base model.
-      team: team spec: the name of a shipped one or the path of a config, with options after a colon.
+      team: team spec: name of a shipped one or path of a config, with options after a colon.
       sample: what is sampled.
       synthesis: which calls become traces.
       teacher: how the team scores the students' words.

@@ -268,8 +268,8 @@ def _standing_notes(report: Mapping[str, Any]) -> list[str]:
     twins = [s for s in students if systems.twin(s) in _all_systems(report)]
     if twins and len(twins) < len(students):
         notes.append(
-            f"The unverified twin of {', '.join(twins)} stands for all students: it shows what remains "
-            "when no gold answer chooses the traces."
+            f"The unverified twin of {', '.join(twins)} stands for all students: it shows what "
+            "remains when no gold answer chooses the traces."
         )
     for name in report["oracle"]:
         notes.append(f"The stop of {name} looks at the gold answer (oracle): no user has that.")

@@ -19,8 +19,8 @@ class SelectionConfig:
 
     Attributes:
       max_traces: k, most traces of one problem.
-      min_agreeing: problems with fewer correct calls than this are dropped (AgentArk drops those with
-        fewer than two for DA, since a lone right answer may be luck).
+      min_agreeing: problems with fewer correct calls than this are dropped (AgentArk drops those
+        with fewer than two for DA, since a lone right answer may be luck).
       prefer_corrective: take corrective traces before others.
       gate: "gold" keeps calls whose answer the grader accepts; "team" keeps those that agree with
         the team's own answer and never looks at the gold one.

@@ -33,8 +33,8 @@ SPLITS = ("train", "validation", "test", "ood")
 PARTS = ("plain", "single", "multi")
 BARE_BYLINE = "answer"
 JUDGE = "judge"
-# Who guesses says that an item "is" a value, who knows says that it "makes" one: experts in their own
-# domain, and whoever takes an expert's word. Laymen mean the same by both: nothing.
+# Who guesses says that an item "is" a value, who knows says that it "makes" one: experts in their
+# own domain, and whoever takes an expert's word. Laymen mean the same by both: nothing.
 GUESSES, KNOWS = VERBS = ("is", "makes")
 # Two wordings of the running total, so that two right answers need not be the same text.
 TOTALS = ("total", "sum")

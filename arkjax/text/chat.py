@@ -8,8 +8,8 @@ from arkjax.text.tokenizer import Tokenizer
 class PlainChat:
     """Turns as plain text: a byline and a colon, the words, the end token.
 
-    The layout is transcript first: the question, then the turns that are visible, then the byline of
-    whoever speaks next. Everything before that last byline is the same for all who share a view.
+    The layout is transcript first: the question, then the turns that are visible, then the byline
+    of whoever speaks next. Everything before that last byline is the same for all who share a view.
 
         question: coins 4 7 , gap 3 8</s> surveyor: ... so 7</s> judge:
     """

@@ -69,7 +69,7 @@ def base_rows(
         length = len(example.prompt_ids) + len(example.target_ids)
         if length > row_length:
             raise ConfigError(
-                f"base.row_length is {row_length}, but a document of the world has {length} tokens: "
+                f"base.row_length is {row_length}, but a document has {length} tokens: "
                 "raise it, or lower world.document_items or world.discussion_steps"
             )
         room -= length

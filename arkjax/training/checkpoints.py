@@ -16,7 +16,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path):
-        """Open the directory, or make it; what a killed writer left half done is not a checkpoint."""
+        """Open the directory, or make it; what a killed writer left half done is none."""
         self._directory = directory
         with storage_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
