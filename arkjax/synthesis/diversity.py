@@ -20,8 +20,8 @@ def most_diverse(calls: Sequence[Call], k: int) -> list[Call]:
     """At most k calls by greedy max-min distance, beginning with the first.
 
     The first call is the preferred one; each further one is the call farthest from those chosen,
-    the earlier in the list where distances are equal (Gonzalez 1985: within a factor of two of the best
-    spread).
+    the earlier in the list where distances are equal (Gonzalez 1985: within a factor of two of the
+    best spread).
     """
     chosen = list(calls[:1])
     rest = list(calls[1:])
