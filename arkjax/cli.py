@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import logging
 import os
 import signal
 import sys
@@ -175,6 +176,9 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
     loaded = configs.load(arguments.config, overrides)
 
+    # Orbax's threads log every error with its traceback and then raise it; we say it once.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+
     from arkjax import pipeline
     from arkjax.run_config import RunConfig
 
@@ -276,8 +280,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def entry() -> None:
     """What the installed `arkjax` runs: `main`, and the end of the process."""
     code = main()
-    if code in (_INTERRUPTED, _TERMINATED):
-        # Threads of a library may be at work for long yet; what is whole is on the disk already.
+    if code:
+        # Threads of a library may be at work for long yet, and complain while the interpreter goes;
+        # what is whole is on the disk already.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

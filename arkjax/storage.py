@@ -10,13 +10,14 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from arkjax.errors import StorageError
+from arkjax.errors import ArkJAXError, StorageError
 
 # Part of the name of everything that is still being written or deleted.
 ASIDE = ".aside-"
@@ -33,17 +34,24 @@ _STORAGE_ERRNOS = {
 }
 
 
-def storage_error(path: str | os.PathLike, error: OSError) -> StorageError | None:
+# TensorStore raises a ValueError whose message holds the number that the system gave.
+_TENSORSTORE_ERRNO = re.compile(r"os_error_code='([0-9]+)'")
+
+
+def storage_error(path: str | os.PathLike, error: Exception) -> StorageError | None:
     """The `StorageError` that explains `error` at `path`, or None if storage is not its cause."""
-    reason = _STORAGE_ERRNOS.get(error.errno)
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (match := _TENSORSTORE_ERRNO.search(str(error))):
+        number = int(match[1])
+    reason = _STORAGE_ERRNOS.get(number)
     if reason is None:
         return None
     remedy = "choose another --workdir or change the permissions"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         remedy = "free some space or choose another --workdir, then repeat the command: it goes on"
-    elif error.errno == errno.ENOTDIR:
+    elif number == errno.ENOTDIR:
         remedy = "choose another path"
-    elif error.errno == errno.EIO:
+    elif number == errno.EIO:
         remedy = "check the disk, or choose a --workdir on another one"
     return StorageError(f"cannot write {path}: {reason} ({_free_space(path)}); {remedy}")
 
@@ -57,10 +65,15 @@ def _free_space(path: str | os.PathLike) -> str:
 
 @contextlib.contextmanager
 def storage_errors(path: str | os.PathLike) -> Iterator[None]:
-    """Turn an `OSError` of the storage met while writing `path` into a `StorageError`."""
+    """Turn an error of the storage met while writing `path` into a `StorageError`.
+
+    The system's own (`OSError`) and those that Orbax passes on from TensorStore.
+    """
     try:
         yield
-    except OSError as error:
+    except ArkJAXError:
+        raise
+    except Exception as error:
         explained = storage_error(path, error)
         if explained is None:
             raise

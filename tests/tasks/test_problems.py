@@ -129,7 +129,7 @@ def test_every_process_draws_the_same():
 
 
 def test_an_exhausted_world_says_so():
-    tiny = dataclasses.replace(SHIPPED_WORLD, items=2, train_part_rates=(1.0, 0.0, 0.0))
+    tiny = dataclasses.replace(SHIPPED_WORLD, train_items=(2,), train_part_rates=(1.0, 0.0, 0.0))
     everything = {
         world.make_problem(items, "").question_hash
         for items in (
