@@ -24,6 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.world.part_rates = (0.4, 0.3, 0.3)  # no trap; in one domain; in several
     c.world.train_part_rates = (0.1, 0.3, 0.6)  # the team practises what no single role can solve
     c.world.trap_rate = 0.30
+    c.world.digit_skew = 0.7  # small numbers are commoner in text; problems draw all digits alike
     c.world.slip_rate = 0.01
     c.world.untagged_rate = 0.25
     c.world.byline_rate = 0.30
@@ -73,7 +74,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.base = ConfigDict()
     c.base.checkpoint = ""
     c.base.row_length = 208
-    c.base.train = _train(steps=450, batch_rows=20, learning_rate=4e-3, warmup_steps=50)
+    c.base.train = _train(steps=400, batch_rows=20, learning_rate=8e-3, warmup_steps=50)
+    c.base.train.optimizer.muon_learning_rate = 0.02
     c.base.train.checkpoint_every = 100
 
     # Four experts answer, read one another, answer again; their last answers are counted.
@@ -142,4 +144,5 @@ def _train(steps: int, batch_rows: int, learning_rate: float, warmup_steps: int)
     c.optimizer.beta2 = 0.98
     c.optimizer.weight_decay = 0.1
     c.optimizer.clip_norm = 1.0
+    c.optimizer.muon_learning_rate = 0.0  # AdamW alone
     return c

@@ -14,7 +14,6 @@ def get_config(arg: str = "") -> ConfigDict:
     c.world.items = 2
     c.world.ood_items = 3
     c.world.train_items = (2,)
-    c.world.train_items = (2,)
     c.world.document_items = (2,)
     c.world.discussion_steps = 10
     c.world.part_rates = (0.3, 0.3, 0.4)
@@ -25,10 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.world.adoption_rate = 1.0
     c.world.earlier_weight = 1.0
 
-    c.model.num_layers = 2
-    c.model.d_ff = 256
     c.model.max_context = 192
-    c.model.scan_unroll = 2
 
     c.engine.length_classes = (48, 180)
     c.engine.slots = 64
@@ -36,9 +32,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.engine.admit_rows = 32
 
     c.base.row_length = 128
-    c.base.train.steps = 360
+    c.base.train.steps = 320
     c.base.train.batch_rows = 16
-    c.base.train.optimizer.learning_rate = 1e-2
 
     c.team = "debate:rounds=2,max_tokens=30"
     c.sample.problems = 60

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs ArkJAX for development into .venv-test and checks it: linter, formatter, all tests, and
 # the fast tests on the newest Python there is. Arguments go to the main pytest run:
-#   launch/test.sh -k rundir
+#   launch/test.sh -k rundir         (two processes; -n 0 for one)
 # ARKJAX_PYTHON chooses the interpreter, ARKJAX_VENV the environment's folder.
 set -euo pipefail
 
@@ -34,4 +34,4 @@ fi
 if [ -n "$chosen" ]; then export ARKJAX_PYTHON=$chosen; fi
 
 echo "All tests on Python $(python_version "$venv/bin/python"):"
-"$venv/bin/python" -m pytest tests "$@"
+"$venv/bin/python" -m pytest tests -n 2 "$@"

@@ -1,5 +1,6 @@
 """What all tests share: eight pretend devices, no silent broadcasting, and one whole small run."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -47,7 +48,7 @@ class CommandLine:
 
     def __init__(self, scratch: Path):
         site = scratch / "site"
-        site.mkdir()
+        site.mkdir(exist_ok=True)
         (site / "sitecustomize.py").write_text(_SITE)
         ours = {"XLA_FLAGS", "JAX_NUMPY_RANK_PROMOTION"}
         self.environment = {k: v for k, v in os.environ.items() if k not in ours} | {
@@ -80,15 +81,25 @@ class CommandLine:
 
 
 @pytest.fixture(scope="session")
-def arkjax_command(tmp_path_factory) -> CommandLine:
-    """The command line in a process of its own."""
-    return CommandLine(tmp_path_factory.mktemp("command"))
+def shared_folder(tmp_path_factory) -> Path:
+    """One folder for all processes that run these tests side by side."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
 @pytest.fixture(scope="session")
-def tiny_run(arkjax_command, tmp_path_factory) -> Path:
+def arkjax_command(shared_folder) -> CommandLine:
+    """The command line in a process of its own."""
+    return CommandLine(shared_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(arkjax_command, shared_folder) -> Path:
     """A finished run of configs/tiny.py: to be read or copied, never to be changed."""
-    workdir = tmp_path_factory.mktemp("tiny") / "run"
-    done = arkjax_command("run", "--config", "tiny", "--workdir", workdir)
-    assert done.returncode == 0, done.stderr
+    workdir = shared_folder / "tiny-run"
+    with (shared_folder / "tiny-run.lock").open("w") as lock:
+        # The first process makes it, the others find it finished.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = arkjax_command("run", "--config", "tiny", "--workdir", workdir)
+        assert done.returncode == 0, done.stderr
     return workdir

@@ -125,7 +125,7 @@ def test_the_directory_of_another_run(run_copy, refused):
     before = files(run_copy)
     arguments = ("run", "--config", "tiny", "--workdir", run_copy)
     code, line = refused(*arguments, "--config.model.d_ff=96")
-    assert code == 4 and "model.d_ff: 256 -> 96" in line and "--redo base" in line
+    assert code == 4 and "model.d_ff: 320 -> 96" in line and "--redo base" in line
     assert files(run_copy) == before
 
 

@@ -109,6 +109,10 @@ class WorldConfig:
         last are those that no single role can solve.
       train_part_rates: the same for the problems that the team works on for training.
       trap_rate: share of trap items in training documents.
+      digit_skew: digits in documents have odds (d + 1) ** -digit_skew, so that small numbers are
+        the common ones, as in most text (Benford's law); problems draw all alike. A sum modulo ten
+        of evenly drawn digits says nothing to who knows only one of them, and is learned late or
+        not at all; of small ones, each tells something.
       slip_rate: how often an author of a document gets one value wrong by chance.
       untagged_rate, byline_rate: shares of documents without a byline and with an expert's; the
         rest are discussions.
@@ -126,6 +130,7 @@ class WorldConfig:
     part_rates: tuple[float, ...]
     train_part_rates: tuple[float, ...]
     trap_rate: float
+    digit_skew: float
     slip_rate: float
     untagged_rate: float
     byline_rate: float
@@ -152,6 +157,8 @@ class WorldConfig:
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"world.{name} is {getattr(self, name)}: it must be in [0, 1]")
+        if self.digit_skew < 0:
+            raise ConfigError(f"world.digit_skew is {self.digit_skew}: it must not be negative")
         if self.untagged_rate + self.byline_rate > 1:
             raise ConfigError("world.untagged_rate + world.byline_rate must not exceed 1")
         if min(self.items, *self.train_items, *self.document_items) < 2:
@@ -463,10 +470,19 @@ def make_documents(
       exclude: question hashes of evaluation problems; no document asks any of them.
     """
     rng = random.Random(f"{NAME}/documents/{seed}")
+    odds = {
+        key: [((a + 1) * (b + 1)) ** -config.digit_skew for a, b in pairs]
+        for key, pairs in _INPUTS.items()
+    }
+
+    def draw(domain: str) -> Item:
+        key = domain, rng.random() < config.trap_rate
+        return (domain, *rng.choices(_INPUTS[key], odds[key])[0])
+
     while True:
         k = rng.choice(config.document_items)
         domains = _draw_domains(rng, SEEN_MIXTURES, k)
-        items = tuple(_draw_item(rng, d, rng.random() < config.trap_rate) for d in domains)
+        items = tuple(draw(domain) for domain in domains)
         question = question_text(items)
         if hashlib.sha256(question.encode()).hexdigest() in exclude:
             continue

@@ -27,6 +27,7 @@ SHIPPED_WORLD = WorldConfig(
     part_rates=(0.4, 0.3, 0.3),
     train_part_rates=(0.4, 0.3, 0.3),
     trap_rate=0.25,
+    digit_skew=0.7,
     slip_rate=0.02,
     untagged_rate=0.3,
     byline_rate=0.3,

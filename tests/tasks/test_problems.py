@@ -156,6 +156,7 @@ def test_an_exhausted_world_says_so():
         ("train_part_rates", (0.5, 0.2, 0.2), "sum to 1"),
         ("trap_rate", 1.5, "trap_rate"),
         ("slip_rate", -0.1, "slip_rate"),
+        ("digit_skew", -0.1, "digit_skew"),
         ("byline_rate", 0.9, "must not exceed 1"),
         ("items", 1, "at least 2 items"),
         ("ood_items", 2, "ood_items"),
