@@ -92,11 +92,14 @@ def _matrices(
 ) -> dict[str, contrib.MuonDimensionNumbers | None]:
     """How each weight is a matrix from inputs to outputs, layer by layer; None: it is none."""
 
-    def matrix(name: str, ndim: int) -> contrib.MuonDimensionNumbers | None:
-        if not name.startswith("layers_") or ndim < 3:
-            return None
-        # [L, D, ...] maps the residual stream to heads or mlp; "o" [L, H, h, D] maps heads back.
-        split = ndim - 1 if name == "layers_o" else 2
-        return contrib.MuonDimensionNumbers(tuple(range(1, split)), tuple(range(split, ndim)))
-
-    return {name: matrix(name, weight.ndim) for name, weight in weights.items()}
+    # Muon asks again with placeholders for what is none: the name alone must tell.
+    numbers = {}
+    for name, weight in weights.items():
+        numbers[name] = None
+        if name.startswith("layers_") and not name.endswith("norm"):
+            # [L, D, ...] maps the residual stream to heads or mlp; "o" [L, H, h, D] heads back.
+            split = weight.ndim - 1 if name == "layers_o" else 2
+            numbers[name] = contrib.MuonDimensionNumbers(
+                tuple(range(1, split)), tuple(range(split, weight.ndim))
+            )
+    return numbers
