@@ -21,6 +21,9 @@ CONFIG = (
 )
 # Stands in for the pipeline: says that it works, then is busy inside a C call.
 BUSY = """
+# Whoever starts the tests in the background has it ignored for all their processes.
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys, time, types
 pipeline, schema = types.ModuleType("arkjax.pipeline"), types.ModuleType("arkjax.run_config")
 import dataclasses
