@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from arkjax import __version__
@@ -176,9 +176,6 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
     loaded = configs.load(arguments.config, overrides)
 
-    # Orbax's threads log every error with its traceback and then raise it; we say it once.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-
     from arkjax import pipeline
     from arkjax.run_config import RunConfig
 
@@ -277,8 +274,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return explained.exit_code
 
 
+def _say_errors_once() -> None:
+    """Keep libraries from printing, with a traceback, what they raise as well.
+
+    Orbax's threads log each error before they hand it on. TensorStore goes on to report to event
+    loops that were closed at the first error, and has that printed by Python's hooks.
+    """
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+    def without_closed_loops(hook: Callable, error_of: Callable) -> Callable:
+        def say(*args) -> None:
+            if str(error_of(*args)) != "Event loop is closed":
+                hook(*args)
+
+        return say
+
+    sys.excepthook = without_closed_loops(sys.excepthook, lambda kind, error, trace: error)
+    sys.unraisablehook = without_closed_loops(sys.unraisablehook, lambda args: args.exc_value)
+
+
 def entry() -> None:
     """What the installed `arkjax` runs: `main`, and the end of the process."""
+    _say_errors_once()
     code = main()
     if code:
         # Threads of a library may be at work for long yet, and complain while the interpreter goes;
