@@ -5,28 +5,27 @@ skill and a common *misconception* that agrees with the skill on most inputs of 
 on the others, the *traps*. The answer is the running total modulo ten, so that answers and every
 step are checkable.
 
-The world's documents are what a base model is trained on: answers without a byline, mostly by
-laymen who hold every misconception; answers under an expert's byline, right in that expert's own
-domain only; discussions in which participants read each other and mostly adopt the word of the one
-whose domain it is; and a judge. So a role prompt elicits skill that the bare prompt does not, no
-single role is right on mixed problems, and a vote over the bare prompt cannot help, because its
-errors are systematic.
+The world's documents are what a base model is trained on (`world_documents`): answers without a
+byline, mostly by laymen who hold every misconception; answers under an expert's byline, right in
+that expert's own domain only; discussions in which participants read each other and mostly adopt
+the word of the one whose domain it is; and a judge. So a role prompt elicits skill that the bare
+prompt does not, no single role is right on mixed problems, and a vote over the bare prompt cannot
+help, because its errors are systematic.
 
 In the *negative world* the experts hold the laymen's misconceptions as well. Nothing can be gained
 there by roles or by talk, and a demonstration that still shows a gain is broken.
 """
 
 import dataclasses
-import hashlib
 import itertools
 import json
 import random
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from arkjax.errors import ConfigError, DataError
-from arkjax.tasks.problems import Grade, Problem
+from arkjax.tasks.problems import Problem
 
 NAME = "embedded_world"
 SPLITS = ("train", "validation", "test", "ood")
@@ -83,7 +82,8 @@ SEEN_MIXTURES = (
 UNSEEN_MIXTURES = (("coins", "clock", "peak"), ("coins", "gap", "peak"), tuple(SKILLS))
 
 _DIGIT_PAIRS = tuple(itertools.product(range(10), repeat=2))
-_INPUTS = {
+# The digits that are a trap in a domain, and those that are none.
+INPUTS = {
     (domain, trap): tuple(pair for pair in _DIGIT_PAIRS if skill.is_trap(*pair) == trap)
     for domain, skill in SKILLS.items()
     for trap in (False, True)
@@ -175,23 +175,6 @@ class WorldConfig:
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class Turn:
-    """One message of a document: its author's byline, its words and its loss weight."""
-
-    byline: str
-    text: str
-    weight: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Document:
-    """A training document: a question and the turns that answer it."""
-
-    question: str
-    turns: tuple[Turn, ...]
-
-
 # --- texts --------------------------------------------------------------------------------------
 
 
@@ -279,10 +262,10 @@ def part_of(items: Collection[Item]) -> str | None:
 
 
 def _draw_item(rng: random.Random, domain: str, trap: bool) -> Item:
-    return (domain, *rng.choice(_INPUTS[domain, trap]))
+    return (domain, *rng.choice(INPUTS[domain, trap]))
 
 
-def _draw_domains(rng: random.Random, mixtures: Collection[tuple[str, ...]], k: int) -> list[str]:
+def draw_domains(rng: random.Random, mixtures: Collection[tuple[str, ...]], k: int) -> list[str]:
     """Domains of k items: every domain of one mixture at least once, as far as k allows."""
     mixture = rng.choice([m for m in mixtures if len(m) <= k])
     domains = [*mixture, *rng.choices(mixture, k=k - len(mixture))]
@@ -293,7 +276,7 @@ def _draw_domains(rng: random.Random, mixtures: Collection[tuple[str, ...]], k: 
 def _draw_problem_items(
     rng: random.Random, mixtures: Collection[tuple[str, ...]], k: int, part: str
 ) -> tuple[Item, ...]:
-    domains = _draw_domains(rng, mixtures, k)
+    domains = draw_domains(rng, mixtures, k)
     distinct = sorted(set(domains))
     if part == "plain":
         trapped: list[str] = []
@@ -419,151 +402,3 @@ def _problem(fields: dict) -> Problem:
     if not isinstance(problem.meta, dict):
         raise ValueError("meta is not an object")
     return problem
-
-
-# --- documents ----------------------------------------------------------------------------------
-
-
-class Author:
-    """Writes answers with the skill and the misconceptions of one kind of person."""
-
-    def __init__(self, config: WorldConfig, rng: random.Random, domain: str | None):
-        self._config, self._rng, self.domain = config, rng, domain
-
-    def opinion(self, item: Item) -> int:
-        """What this author holds the value of an item to be, before any slip."""
-        domain, a, b = item
-        skill = SKILLS[domain]
-        skilled = domain == self.domain and not self._config.negative
-        return skill.truth(a, b) if skilled else skill.misconception(a, b)
-
-    def slipped(self, value: int) -> int:
-        """The value as written: now and then a slip of the pen."""
-        if self._rng.random() < self._config.slip_rate:
-            return (value + self._rng.randint(1, 9)) % 10
-        return value
-
-
-def _write(
-    author: Author, rng: random.Random, items: tuple[Item, ...], heard: list[dict[int, int]]
-) -> tuple[str, dict[int, int]]:
-    """An author's answer after hearing others; `heard`: what present experts said, by item."""
-    values, verbs = {}, []
-    for i, item in enumerate(items):
-        value, knows = author.opinion(item), item[0] == author.domain
-        said = [words[i] for words in heard if i in words]
-        if said and not knows and rng.random() < author._config.adoption_rate:
-            value, knows = said[0], True
-        values[i] = author.slipped(value)
-        verbs.append(KNOWS if knows else GUESSES)
-    return solution_text(items, values.values(), verbs, rng.choice(TOTALS)), values
-
-
-def make_documents(
-    config: WorldConfig, seed: int, exclude: Collection[str] = ()
-) -> Iterator[Document]:
-    """An endless stream of the world's documents, determined by config and seed.
-
-    Args:
-      config: the world.
-      seed: seed of the stream.
-      exclude: question hashes of evaluation problems; no document asks any of them.
-    """
-    rng = random.Random(f"{NAME}/documents/{seed}")
-    odds = {
-        key: [((a + 1) * (b + 1)) ** -config.digit_skew for a, b in pairs]
-        for key, pairs in _INPUTS.items()
-    }
-
-    def draw(domain: str) -> Item:
-        key = domain, rng.random() < config.trap_rate
-        return (domain, *rng.choices(_INPUTS[key], odds[key])[0])
-
-    while True:
-        k = rng.choice(config.document_items)
-        domains = _draw_domains(rng, SEEN_MIXTURES, k)
-        items = tuple(draw(domain) for domain in domains)
-        question = question_text(items)
-        if hashlib.sha256(question.encode()).hexdigest() in exclude:
-            continue
-        kind = rng.random()
-        if kind < config.untagged_rate:
-            yield Document(question, (_untagged(config, rng, items),))
-        elif kind < config.untagged_rate + config.byline_rate:
-            # Half of them choose to write on a question that they know something about.
-            known = {SKILLS[d].expert for d, _, _ in items} if rng.random() < 0.5 else EXPERTS
-            expert = rng.choice([e for e in EXPERTS if e in known])
-            text, _ = _write(Author(config, rng, EXPERTS[expert]), rng, items, [])
-            yield Document(question, (Turn(expert, text, 1.0),))
-        else:
-            yield Document(question, _discussion(config, rng, items))
-
-
-def _untagged(config: WorldConfig, rng: random.Random, items: tuple[Item, ...]) -> Turn:
-    expert = rng.random() < config.expert_among_untagged
-    domain = rng.choice([d for d, _, _ in items]) if expert else None
-    text, _ = _write(Author(config, rng, domain), rng, items, [])
-    return Turn(BARE_BYLINE, text, 1.0)
-
-
-def _discussion(
-    config: WorldConfig, rng: random.Random, items: tuple[Item, ...]
-) -> tuple[Turn, ...]:
-    """Two to four experts answer, then one of them, or a judge, answers having read them all."""
-    most = min(len(EXPERTS), config.discussion_steps // len(items) - 1)
-    present = rng.sample(list(EXPERTS), rng.randint(2, most))
-    turns, heard = [], []
-    for expert in present:
-        domain = EXPERTS[expert]
-        text, values = _write(Author(config, rng, domain), rng, items, [])
-        turns.append(Turn(expert, text, config.earlier_weight))
-        heard.append({i: v for i, v in values.items() if items[i][0] == domain})
-    last = JUDGE if rng.random() < 0.5 else rng.choice(present)
-    text, _ = _write(Author(config, rng, EXPERTS.get(last)), rng, items, heard)
-    return (*turns, Turn(last, text, 1.0))
-
-
-# --- grading ------------------------------------------------------------------------------------
-
-# ASCII digits only: \d would take the digits of every script.
-_FINAL = re.compile(r"\bso ([0-9])\s*$")
-_STEP = re.compile(r"(\w+) ([0-9]) ([0-9]) (?:is|makes) ([0-9]) (?:total|sum) ([0-9]) ;")
-
-
-class WorldGrader:
-    """Grades by the digit that closes the answer ("so 7"); steps can be checked one by one."""
-
-    def extract(self, text: str) -> str | None:
-        """The digit that the answer ends on, or None."""
-        match = _FINAL.search(text[-64:])
-        return match.group(1) if match else None
-
-    def equal(self, a: str, b: str) -> bool:
-        """Whether two final digits are the same."""
-        return a == b
-
-    def grade(self, problem: Problem, text: str) -> Grade:
-        """Compare the final digit with the gold answer."""
-        extracted = self.extract(text)
-        if extracted is None:
-            return Grade(False, None, "the text does not end in 'so' and a digit")
-        correct = extracted == problem.answer
-        return Grade(correct, extracted, "matches" if correct else f"expected {problem.answer}")
-
-    def first_wrong_step(self, problem: Problem, text: str) -> int | None:
-        """Index of the first step that is wrong; None if every step is right.
-
-        A step is wrong if its value or total is, or if it is about an item that the question does
-        not ask for (again).
-        """
-        total, unsolved = 0, list(parse_question(problem.question))
-        for index, (domain, a, b, value, claimed) in enumerate(_STEP.findall(text)):
-            item = (domain, int(a), int(b))
-            if item not in unsolved:
-                return index
-            unsolved.remove(item)
-            truth = SKILLS[domain].truth(*item[1:])
-            total = (total + truth) % 10
-            if (int(value), int(claimed)) != (truth, total):
-                return index
-        return None

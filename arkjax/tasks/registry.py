@@ -10,6 +10,7 @@ from arkjax.shipped import shipped_path
 from arkjax.tasks import embedded_world
 from arkjax.tasks.embedded_world import WorldConfig
 from arkjax.tasks.problems import Grader, Problem
+from arkjax.tasks.world_grader import WorldGrader
 
 # The fixed evaluation sets of the embedded world: how many problems each has, in the order in which
 # they are drawn, and the seed of all of them.
@@ -157,7 +158,7 @@ def load_embedded_world(
 _TASKS = {
     embedded_world.NAME: Task(
         embedded_world.NAME,
-        embedded_world.WorldGrader(),
+        WorldGrader(),
         embedded_world.SPLITS,
         load_embedded_world,
     )

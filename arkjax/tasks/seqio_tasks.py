@@ -16,8 +16,10 @@ import tensorflow as tf
 
 from arkjax.shipped import shipped_path
 from arkjax.tasks import embedded_world, registry
-from arkjax.tasks.embedded_world import BARE_BYLINE, PARTS, Document
+from arkjax.tasks.embedded_world import BARE_BYLINE, PARTS
 from arkjax.tasks.problems import Problem
+from arkjax.tasks.world_documents import Document, make_documents
+from arkjax.tasks.world_grader import WorldGrader
 
 TASK = f"arkjax_{embedded_world.NAME}"
 DOCUMENTS_TASK = f"{TASK}_documents"
@@ -73,7 +75,7 @@ def _problem_rows(split: str) -> Iterator[dict[str, str]]:
 
 
 def _document_rows(split: str) -> Iterator[dict[str, list]]:
-    stream = embedded_world.make_documents(
+    stream = make_documents(
         registry.SHIPPED_WORLD, _DOCUMENT_SEEDS[split], registry.evaluation_hashes()
     )
     for document in itertools.islice(stream, DOCUMENT_SIZES[split]):
@@ -140,7 +142,7 @@ def to_problem(text: str, example: Mapping[str, Any] | None = None, is_target: b
 
 def graded(targets: Sequence[Problem], predictions: Sequence[str]) -> dict[str, float]:
     """Accuracy in [0, 1] by the world's grader: over all problems, and over each part of them."""
-    grade = embedded_world.WorldGrader().grade
+    grade = WorldGrader().grade
     right = [
         (problem.meta["part"], grade(problem, text).correct)
         for problem, text in zip(targets, predictions, strict=True)

@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 
 from arkjax.tasks import embedded_world, registry
 from arkjax.tasks.embedded_world import WorldConfig
+from arkjax.tasks.world_documents import make_documents
 
 _TRAIN_SEED = 0
 
@@ -78,7 +79,7 @@ class EmbeddedWorld(tfds.core.GeneratorBasedBuilder):
         config = self.builder_config
         if config.content == "documents":
             hashes = registry.evaluation_hashes(config.world)
-            stream = embedded_world.make_documents(config.world, _TRAIN_SEED, hashes)
+            stream = make_documents(config.world, _TRAIN_SEED, hashes)
             for number, document in enumerate(itertools.islice(stream, config.train_size)):
                 yield number, dataclasses.asdict(document)
             return

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Iterator
 from arkjax.distillation.rows import Rows, pack
 from arkjax.errors import ConfigError
 from arkjax.synthesis.examples import Example
-from arkjax.tasks.embedded_world import Document, WorldConfig, make_documents
+from arkjax.tasks.embedded_world import WorldConfig
+from arkjax.tasks.world_documents import Document, make_documents
 from arkjax.text.chat import PlainChat
 from arkjax.text.tokenizer import Tokenizer
 

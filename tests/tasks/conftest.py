@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from arkjax.tasks import embedded_world as world
 from arkjax.tasks.registry import SHIPPED_WORLD, evaluation_hashes
+from arkjax.tasks.world_documents import make_documents
 
 DOCUMENTS = 10_000
 STEP = re.compile(r"(\w+) (\d) (\d) (?:is|makes) (\d) (?:total|sum) (\d) ;")
@@ -25,7 +25,7 @@ def read_values(text):
 
 
 def draw(config, count=DOCUMENTS, seed=7, exclude=()):
-    return list(itertools.islice(world.make_documents(config, seed, exclude), count))
+    return list(itertools.islice(make_documents(config, seed, exclude), count))
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arkjax.tasks import embedded_world as world
+from arkjax.tasks.world_grader import WorldGrader
 
 pytestmark = pytest.mark.fast
 
-GRADER = world.WorldGrader()
+GRADER = WorldGrader()
 ITEMS = (("coins", 4, 7), ("gap", 3, 8), ("peak", 6, 1))
 PROBLEM = world.make_problem(ITEMS, "p")
 SOLUTION = world.solution_text(ITEMS, world.true_values(ITEMS))

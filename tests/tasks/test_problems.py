@@ -110,10 +110,11 @@ _DIGEST = """
 import hashlib, itertools
 from arkjax.tasks import embedded_world as world
 from arkjax.tasks.registry import SHIPPED_WORLD
+from arkjax.tasks.world_documents import make_documents
 digest = hashlib.sha256()
 for split in world.SPLITS:
     digest.update(repr(world.make_problems(SHIPPED_WORLD, split, 200, 5)).encode())
-documents = itertools.islice(world.make_documents(SHIPPED_WORLD, 5), 500)
+documents = itertools.islice(make_documents(SHIPPED_WORLD, 5), 500)
 digest.update(repr(list(documents)).encode())
 print(digest.hexdigest())
 """

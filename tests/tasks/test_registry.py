@@ -10,6 +10,7 @@ from arkjax.errors import ConfigError
 from arkjax.tasks import embedded_world as world
 from arkjax.tasks import registry
 from arkjax.tasks.registry import SHIPPED_WORLD, Task, get_task
+from arkjax.tasks.world_grader import WorldGrader
 
 pytestmark = pytest.mark.fast
 
@@ -29,7 +30,7 @@ def test_unknown_tasks_and_splits_suggest_the_nearest():
 
 
 def test_own_tasks_can_be_registered_once(no_further_tasks):
-    mine = Task("mine", world.WorldGrader(), ("test",), lambda split, limit=None: [])
+    mine = Task("mine", WorldGrader(), ("test",), lambda split, limit=None: [])
     registry.register_task(mine)
     assert get_task("mine") is mine
     assert registry.task_names() == ["embedded_world", "mine"]

@@ -11,6 +11,7 @@ seqio = pytest.importorskip(
 
 from arkjax.tasks import embedded_world as world  # noqa: E402
 from arkjax.tasks import registry, seqio_tasks  # noqa: E402
+from arkjax.tasks.world_documents import make_documents  # noqa: E402
 from arkjax.text.chat import PlainChat  # noqa: E402
 from arkjax.text.tokenizer import Tokenizer  # noqa: E402
 
@@ -45,7 +46,7 @@ def test_problems_are_laid_out_as_the_bare_prompt(split):
 
 
 def test_documents_are_laid_out_as_transcripts():
-    stream = world.make_documents(registry.SHIPPED_WORLD, 0, registry.evaluation_hashes())
+    stream = make_documents(registry.SHIPPED_WORLD, 0, registry.evaluation_hashes())
     found = rows(seqio_tasks.DOCUMENTS_TASK, "train", 100)
     for document, row in zip(itertools.islice(stream, 100), found, strict=True):
         ids = CHAT.question(document.question)

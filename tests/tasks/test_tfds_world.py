@@ -13,6 +13,7 @@ tfds = pytest.importorskip(
 
 from arkjax.tasks import embedded_world as world  # noqa: E402
 from arkjax.tasks import registry, tfds_world  # noqa: E402
+from arkjax.tasks.world_documents import make_documents  # noqa: E402
 
 tfds.disable_progress_bar()
 
@@ -52,7 +53,7 @@ def test_documents_are_those_of_the_world(tmp_path, negative):
         )
         for row in rows
     }
-    stream = world.make_documents(config, 0, registry.evaluation_hashes())
+    stream = make_documents(config, 0, registry.evaluation_hashes())
     assert found == {
         (document.question, *((turn.byline, turn.text) for turn in document.turns))
         for document in itertools.islice(stream, 30)

@@ -7,6 +7,7 @@ import pytest
 from arkjax.shipped import shipped_path
 from arkjax.tasks import embedded_world as world
 from arkjax.tasks.registry import SHIPPED_WORLD
+from arkjax.tasks.world_documents import make_documents
 from arkjax.text.chat import PlainChat
 from arkjax.text.tokenizer import Tokenizer
 
@@ -33,7 +34,7 @@ def test_the_question_is_closed_and_a_turn_is_open():
 
 
 def test_a_transcript_can_be_taken_apart():
-    for document in itertools.islice(world.make_documents(SHIPPED_WORLD, 0), 50):
+    for document in itertools.islice(make_documents(SHIPPED_WORLD, 0), 50):
         ids, messages = transcript(document), []
         while ids:
             end = ids.index(CHAT.end_id)

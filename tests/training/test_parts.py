@@ -11,8 +11,8 @@ from arkjax.errors import ConfigError, DataError
 from arkjax.models.config import ModelConfig
 from arkjax.models.transformer import weight_specs
 from arkjax.shipped import shipped_path
-from arkjax.tasks.embedded_world import make_documents
 from arkjax.tasks.registry import SHIPPED_WORLD
+from arkjax.tasks.world_documents import make_documents
 from arkjax.text.chat import PlainChat
 from arkjax.text.tokenizer import Tokenizer
 from arkjax.training.base import base_rows, document_examples

@@ -1,0 +1,49 @@
+"""Grades answers to the embedded world's problems, whole and step by step."""
+
+import re
+
+from arkjax.tasks.embedded_world import SKILLS, parse_question
+from arkjax.tasks.problems import Grade, Problem
+
+# ASCII digits only: \d would take the digits of every script.
+_FINAL = re.compile(r"\bso ([0-9])\s*$")
+_STEP = re.compile(r"(\w+) ([0-9]) ([0-9]) (?:is|makes) ([0-9]) (?:total|sum) ([0-9]) ;")
+
+
+class WorldGrader:
+    """Grades by the digit that closes the answer ("so 7"); steps can be checked one by one."""
+
+    def extract(self, text: str) -> str | None:
+        """The digit that the answer ends on, or None."""
+        match = _FINAL.search(text[-64:])
+        return match.group(1) if match else None
+
+    def equal(self, a: str, b: str) -> bool:
+        """Whether two final digits are the same."""
+        return a == b
+
+    def grade(self, problem: Problem, text: str) -> Grade:
+        """Compare the final digit with the gold answer."""
+        extracted = self.extract(text)
+        if extracted is None:
+            return Grade(False, None, "the text does not end in 'so' and a digit")
+        correct = extracted == problem.answer
+        return Grade(correct, extracted, "matches" if correct else f"expected {problem.answer}")
+
+    def first_wrong_step(self, problem: Problem, text: str) -> int | None:
+        """Index of the first step that is wrong; None if every step is right.
+
+        A step is wrong if its value or total is, or if it is about an item that the question does
+        not ask for (again).
+        """
+        total, unsolved = 0, list(parse_question(problem.question))
+        for index, (domain, a, b, value, claimed) in enumerate(_STEP.findall(text)):
+            item = (domain, int(a), int(b))
+            if item not in unsolved:
+                return index
+            unsolved.remove(item)
+            truth = SKILLS[domain].truth(*item[1:])
+            total = (total + truth) % 10
+            if (int(value), int(claimed)) != (truth, total):
+                return index
+        return None
