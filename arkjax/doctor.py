@@ -98,7 +98,7 @@ def _packages() -> Iterator[Finding]:
         if version is not None:
             yield Finding("ok", f"{package} {version} (optional)")
         else:
-            remedy = f"pip install 'arkjax[{extra}]' if you use SeqIO tasks"
+            remedy = f"pip install -e '.[{extra}]' in the checkout if you use SeqIO tasks"
             yield Finding("ok", f"{package} is not installed (optional)", remedy)
 
 
@@ -126,7 +126,7 @@ def _devices() -> Iterator[Finding]:
     for name, (path, extra) in unused.items():
         if path.exists() and jax.default_backend() == "cpu":
             chosen = os.environ.get("JAX_PLATFORMS")
-            remedy = f"pip install 'arkjax[{extra}]'"
+            remedy = f"pip install -e '.[{extra}]' in the checkout"
             if chosen:
                 remedy = f"unset JAX_PLATFORMS (it is {chosen!r}), then {remedy} if need be"
             yield Finding("warning", f"this machine has a {name} that JAX does not use", remedy)

@@ -416,7 +416,7 @@ def report(config: RunConfig, directory: RunDirectory, progress: Progress) -> di
         wall_seconds=dict(wall),
         counts=counts,
         oracle=sorted(oracle),
-        command=f"arkjax run --config {config.name}",
+        command=f"arkjax run --config {config.name} --workdir runs/{config.name}",
     )
     write_report(directory.report, built, curves=curves, debates=debates)
     progress.say(f"report: {directory.report / 'report.html'}")

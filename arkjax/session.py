@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from arkjax.config import to_dict
 from arkjax.errors import DataError
-from arkjax.models.placement import load_model
+from arkjax.models.placement import load_model, model_info
 from arkjax.models.transformer import Transformer
 from arkjax.progress import Progress
 from arkjax.run_config import RunConfig
@@ -118,9 +118,12 @@ class Session:
         Raises:
           ConfigError: if there is no such task, split, team or team option, or a batch cannot be
             spread over the devices.
-          DataError: if a team's longest prompt does not fit into the engine.
+          DataError: if a team's longest prompt does not fit into the engine, or there is no
+            checkpoint where the config says.
         """
         config = self.config
+        if config.base.checkpoint:
+            model_info(Path(config.base.checkpoint))
         check_batch(config.base.train, self.mesh, "base.train.batch_rows")
         check_batch(config.student.train, self.mesh, "student.train.batch_rows")
         problems = self.problems("train", config.sample.problems)

@@ -68,7 +68,7 @@ class CommandLine:
         """Run `python` with these arguments to its end."""
         process = self.start(*arguments, **settings)
         try:
-            out, err = process.communicate(timeout=280)
+            out, err = process.communicate(timeout=600)
         except BaseException:
             process.kill()
             process.communicate()

@@ -75,7 +75,8 @@ def model_info(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(
             f"no ArkJAX model at {path}: {_INFO} is missing or damaged ({error}). "
-            "Run `arkjax base` to make one, or give the directory of another"
+            "Run `arkjax base` to make one, or give the directory of another (in a run, "
+            "seed-N/base/model)"
         ) from error
 
 

@@ -113,7 +113,7 @@ def _student_sentence(report: Mapping[str, Any], split: str) -> str | None:
     rivals = len(systems.verified_students(found))
     label = systems.label(name)
     text = label[0].upper() + label[1:]
-    text += f" (the best of {rivals} students on {split})" if rivals > 1 else ""
+    text += f" (the best of {rivals} verified students on {split})" if rivals > 1 else ""
     text += f" answers {percent(student['accuracy'])}% right {interval(student['ci95'])}"
     if "team" in found:
         ratio = found["team"]["generated_tokens"] / max(student["generated_tokens"], 1e-9)

@@ -12,8 +12,9 @@ Report = Mapping[str, Any]
 _LIMITS = (
     "What is shown is elicitation and composition: a team draws out of a model what one plain "
     "call does not show, and a student learns to say it in one call. No new knowledge enters.",
-    "A student that beats its team owes that to the filter that kept right answers only; its twin "
-    "without gold answers shows how much.",
+    "A student can beat its team because only right answers were kept to learn from, and because "
+    "it answers greedily where the team samples; its twin without gold answers shows what the "
+    "filter did.",
     "The result holds for this model, these problems and these seeds. By itself it says nothing "
     "about large models, or about tasks that are not checked by a grader.",
 )
@@ -183,6 +184,7 @@ def _comparisons(report: Report) -> str:
         )
     for entry in report["not_compared"]:
         pair = f"{systems.label(entry['a'])} and {systems.label(entry['b'])} on {entry['split']}"
+        pair += f", {entry['part']}" if entry["part"] else ""
         text += f"<p>Not compared: {esc(pair)}: {esc(entry['reason'])}.</p>"
     return f"<h2>Comparisons</h2>{text}" if text else ""
 

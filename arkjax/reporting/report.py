@@ -104,7 +104,7 @@ def standard_claims(outcomes: Outcomes) -> list[Claim]:
     """The comparisons that every run is asked for, over each split and over its hardest part.
 
     The team against the votes; each verified student against base, team, its twin without gold
-    answers, and the controls.
+    answers, and the controls; each such twin against the team.
     """
     present = outcomes.distinct("system")
     claims: list[Claim] = []
@@ -117,6 +117,8 @@ def standard_claims(outcomes: Outcomes) -> list[Claim]:
                 rivals = ("base", "team", systems.twin(student))
                 rivals += ("control_single_agent", "control_no_debate")
                 claims += [(student, rival, split, part) for rival in rivals]
+                if systems.twin(student) in present:
+                    claims.append((systems.twin(student), "team", split, part))
     return claims
 
 

@@ -142,7 +142,7 @@ def check_context(
                 f" {problem.id!r} can need {needed} tokens ({question} question, {tokens} for"
                 f" transcript and headers, {agent.sampling.max_tokens} to generate), but model"
                 f" {agent.model!r} holds {limit}: lower max_tokens, show fewer messages or less of"
-                " them, or choose a longer context"
+                " them, or choose a longer context (in a run, engine.length_classes)"
             )
 
 

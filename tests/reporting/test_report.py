@@ -162,7 +162,9 @@ def test_claims_about_absent_systems_are_listed_with_the_reason(report):
         "part 'huge' was not evaluated",
     ]
     assert [entry["n"] for entry in found["comparisons"]] == [40]
-    assert ("student_da", "control_no_debate", "test", "multi") in standard_claims(outcomes())
+    claims = standard_claims(outcomes())
+    assert ("student_da", "control_no_debate", "test", "multi") in claims
+    assert ("student_da_unverified", "team", "test", None) in claims
 
 
 def test_two_runs_of_the_same_seeds_give_the_same_report(report):
