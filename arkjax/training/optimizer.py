@@ -22,8 +22,7 @@ class OptimizerConfig:
       clip_norm: largest global norm of the gradient.
       muon_learning_rate: of the layers' matrices under Muon, at the peak, scaled so that an update
         is about as large as one of AdamW's (eq. 4 there); embeddings, head and norm scales then
-        stay with AdamW, undecayed. 0 leaves everything to AdamW. For training from scratch: on the
-        embedded world it takes half the steps.
+        stay with AdamW, undecayed. 0 leaves everything to AdamW. Meant for training from scratch.
     """
 
     learning_rate: float

@@ -100,10 +100,6 @@ def test_muon_steps_along_all_directions_of_a_layer_alike(name):
         # The size of AdamW's: a root mean square of 0.2 times the learning rate.
         rms = np.sqrt((matrix**2).mean())
         assert 0.5 * 0.2e-2 < rms < 1.5 * 0.2e-2
-    plain, _ = (adamw := make_optimizer(OPTIMIZER, 10)).update(
-        gradients, adamw.init(weights), weights
-    )
-    assert np.asarray(updates["embedding"]).std() > 0 and set(plain) == set(updates)
 
 
 @pytest.mark.parametrize(
