@@ -41,6 +41,7 @@ class ShardingRules:
     heads: str | None = "tensor"
     kv_heads: str | None = "tensor"
     mlp: str | None = "tensor"
+    experts: str | None = None
     vocab: str | None = "tensor"
 
     def __post_init__(self) -> None:

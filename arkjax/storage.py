@@ -30,6 +30,10 @@ _STORAGE_ERRNOS = {
     errno.ENOTDIR: "a part of the path is a file, not a directory",
     errno.EFBIG: "the file is larger than the file system or a limit allows",
     errno.ENAMETOOLONG: "the name is too long",
+    errno.ENOENT: "a folder of the path does not exist and cannot be made",
+    errno.EEXIST: "a part of the path is a file, not a directory",
+    errno.EISDIR: "it is a directory",
+    errno.EBUSY: "it is a mount point, or in use",
     errno.EIO: "the disk reports an input/output error",
 }
 
@@ -49,8 +53,10 @@ def storage_error(path: str | os.PathLike, error: Exception) -> StorageError | N
     remedy = "choose another --workdir or change the permissions"
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         remedy = "free some space or choose another --workdir, then repeat the command: it goes on"
-    elif number == errno.ENOTDIR:
+    elif number in (errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EISDIR):
         remedy = "choose another path"
+    elif number == errno.EBUSY:
+        remedy = "choose a folder in it"
     elif number == errno.EIO:
         remedy = "check the disk, or choose a --workdir on another one"
     return StorageError(f"cannot write {path}: {reason} ({_free_space(path)}); {remedy}")
@@ -104,6 +110,9 @@ def write_atomic(path: str | os.PathLike, data: bytes | str) -> None:
       StorageError: if the file system refuses, with its free space and the remedy.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        kind = "a directory" if path.is_dir() else "a device or a pipe"
+        raise StorageError(f"cannot write {path}: it is {kind}; choose another path")
     content = data.encode() if isinstance(data, str) else data
     aside = _aside(path)
     with storage_errors(path):

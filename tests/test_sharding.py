@@ -11,7 +11,8 @@ from jax.sharding import PartitionSpec
 from arkjax.errors import ConfigError
 from arkjax.models.config import ModelConfig
 from arkjax.models.placement import shardings
-from arkjax.models.transformer import Transformer, weight_specs
+from arkjax.models.transformer import Transformer
+from arkjax.models.weights import weight_specs
 from arkjax.sharding import MeshConfig, ShardingRules, batch_sharding, make_mesh
 
 CONFIG = ModelConfig(
@@ -77,7 +78,7 @@ def test_axes_that_do_not_divide_stay_whole():
     # Four query and two key heads on eight devices; 64 hidden units and 48 tokens divide.
     assert places["layers_q"].spec == PartitionSpec(None, None, None, None)
     assert places["layers_k"].spec == PartitionSpec(None, None, None, None)
-    assert places["layers_gate"].spec == PartitionSpec(None, None, "tensor")
+    assert places["layers_gate"].spec == PartitionSpec(None, "tensor", None)
     assert places["embedding"].spec == PartitionSpec("tensor", None)
 
 
@@ -88,9 +89,9 @@ def test_weights_really_lie_in_pieces():
     divided = {
         "embedding": (2, 2),
         "head": (2, 2),
-        "layers_q": (1, 2, 2, 1),
-        "layers_k": (1, 2, 2, 1),
-        "layers_o": (1, 2, 1, 2),
+        "layers_q": (1, 2, 1, 2),
+        "layers_k": (1, 2, 1, 2),
+        "layers_o": (1, 2, 2, 1),
         "layers_gate": (1, 2, 2),
         "layers_down": (1, 2, 2),
         "layers_attn_norm": (1, 1),
@@ -107,7 +108,9 @@ def weights() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     return {
         name: (
-            rng.normal(0, spec.fan_in**-0.5, spec.shape) if spec.fan_in else np.ones(spec.shape)
+            rng.normal(0, spec.fan_in**-0.5, spec.shape)
+            if spec.fan_in
+            else np.full(spec.shape, spec.constant)
         ).astype(np.float32)
         for name, spec in weight_specs(CONFIG).items()
     }
@@ -159,7 +162,7 @@ def test_rules_choose_what_is_divided(weights):
     rules = dataclasses.replace(ShardingRules(), embed=None, vocab="fsdp")
     places = shardings(CONFIG, mesh, rules)
     assert places["embedding"].spec == PartitionSpec("fsdp", None)
-    assert places["layers_gate"].spec == PartitionSpec(None, None, "tensor")
+    assert places["layers_gate"].spec == PartitionSpec(None, "tensor", None)
 
 
 @pytest.mark.fast

@@ -1,4 +1,6 @@
-"""Grouped-query attention over keys that lie together in memory, head by head."""
+"""Grouped-query attention with an explicit mask, over keys that lie together head by head."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +8,32 @@ import jax.numpy as jnp
 _MASKED = -1e30
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+class Part(NamedTuple):
+    """Attention over some of the keys, to be merged with that over others; all in fp32.
+
+    Queries stand in the order of `attend_part`: K key heads, then rows of H / K heads and T tokens.
+
+    Attributes:
+      out: [B, K, R, h] sum of the values, weighted by exp(score - peak).
+      total: [B, K, R, 1] sum of these weights.
+      peak: [B, K, R, 1] the largest score. About -1e30 if no key was seen; whatever is merged with
+        such a part gives it the weight 0.
+    """
+
+    out: jax.Array
+    total: jax.Array
+    peak: jax.Array
+
+
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array,
+    *,
+    scale: float,
+    soft_cap: float = 0.0,
+) -> jax.Array:
     """Scaled dot-product attention with fewer key than query heads (GQA, arXiv 2305.13245).
 
     Keys and values come with the head axis before the position axis: a decode step then reads one
@@ -17,49 +44,93 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Arr
       k, v: [B, K, M, h]; K divides H.
       mask: [B, T, M] bool, True where a query may look. A query that may look nowhere gets the mean
         of the values: such positions are padding and carry no loss.
+      scale: multiplies queries times keys.
+      soft_cap: c of c tanh(scores / c), before the mask (Gemma 2, arXiv 2408.00118, section 2);
+        0 has none.
 
     Returns:
-      [B, T, H, h]; the softmax is computed in fp32.
+      [B, T, H, h]; the softmax and the sums over keys are computed in fp32.
     """
+    part = attend_part(q, k, v, mask, scale=scale, soft_cap=soft_cap)
+    return attended(part, q)
+
+
+def attend_part(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array,
+    *,
+    scale: float,
+    soft_cap: float = 0.0,
+) -> Part:
+    """As `attend`, with the sums still to be divided."""
     B, T, H, h = q.shape
     K, M = k.shape[1:3]
     # All queries of one key head become rows of one matrix product.
-    rows = (q * h**-0.5).reshape(B, T, K, H // K, h).transpose(0, 2, 3, 1, 4).reshape(B, K, -1, h)
+    rows = (q * scale).reshape(B, T, K, H // K, h).transpose(0, 2, 3, 1, 4).reshape(B, K, -1, h)
     scores = jnp.einsum("bkrh,bkmh->bkrm", rows, k, preferred_element_type=jnp.float32)
+    if soft_cap:
+        scores = soft_cap * jnp.tanh(scores / soft_cap)
     bias = jnp.where(mask, 0.0, _MASKED)[:, None, None]
     scores = scores.reshape(B, K, H // K, T, M) + bias
-    scores = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    peak = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
+    scores = jnp.exp(scores - peak)
     scores = scores.reshape(B, K, -1, M)
     total = scores.sum(axis=-1, keepdims=True)
-    out = jnp.einsum("bkrm,bkmh->bkrh", scores.astype(v.dtype), v)
+    # In fp32: the undivided sum of many values would leave the range of fp16.
+    out = jnp.einsum(
+        "bkrm,bkmh->bkrh", scores.astype(v.dtype), v, preferred_element_type=jnp.float32
+    )
+    return Part(out, total, peak.reshape(total.shape))
+
+
+def nothing_seen(B: int, K: int, R: int, h: int) -> Part:
+    """Attention over no keys at all."""
+    one = (B, K, R, 1)
+    return Part(jnp.zeros((B, K, R, h)), jnp.zeros(one), jnp.full(one, _MASKED))
+
+
+def attended(part: Part, q: jax.Array) -> jax.Array:
+    """[B, T, H, h] in the dtype of the queries `q`, of that shape, that `part` is of."""
+    B, T, H, h = q.shape
+    K = part.out.shape[1]
     # Dividing the result, not the weights, saves two passes over [.., T, M]: 2.1 times faster.
-    out = (out.astype(jnp.float32) / total).astype(q.dtype)
+    out = (part.out / part.total).astype(q.dtype)
     return out.reshape(B, K, H // K, T, h).transpose(0, 3, 1, 2, 4).reshape(B, T, H, h)
 
 
-def packed_mask(segment_ids: jax.Array) -> jax.Array:
+def packed_mask(segment_ids: jax.Array, window: int = 0) -> jax.Array:
     """Causal mask within packed segments.
 
     Args:
       segment_ids: [B, T] int32; 0 is padding, which nobody looks at.
+      window: tokens that a token sees, itself included; 0 sees all before it.
 
     Returns:
       [B, T, T] bool.
     """
     T = segment_ids.shape[1]
     same = segment_ids[:, :, None] == segment_ids[:, None, :]
-    causal = jnp.tril(jnp.ones((T, T), bool))[None]
+    causal = visible(jnp.arange(T)[:, None], jnp.arange(T)[None, :], window)[None]
     return same & causal & (segment_ids > 0)[:, None, :]
 
 
-def cache_mask(positions: jax.Array, max_len: int) -> jax.Array:
+def cache_mask(positions: jax.Array, max_len: int, window: int = 0) -> jax.Array:
     """Mask of cached tokens that a query may look at: those up to its own position.
 
     Args:
       positions: [B, T] int32, positions of the queries.
       max_len: M, length of the cache.
+      window: tokens that a token sees, itself included; 0 sees all before it.
 
     Returns:
       [B, T, M] bool.
     """
-    return jnp.arange(max_len)[None, None, :] <= positions[:, :, None]
+    return visible(positions[:, :, None], jnp.arange(max_len)[None, None, :], window)
+
+
+def visible(query: jax.Array, key: jax.Array, window: int) -> jax.Array:
+    """Whether keys at these positions are seen by queries at those."""
+    seen = key <= query
+    return seen & (query - key < window) if window else seen
