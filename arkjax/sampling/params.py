@@ -20,6 +20,9 @@ class SamplingParams:
       min_p: drop tokens less probable than min_p times the most probable one; 0 keeps all.
       max_tokens: most tokens that one call may generate, the end token included.
       stop_ids: tokens that end the call; the one met is the last of the generated ids.
+      stop: texts that end the call, wherever in its tokens they begin and end; the token that
+        completes one is the last of the generated ids.
+      top_logprobs: how many of the most probable tokens are reported at each step.
 
     Raises:
       ConfigError: if a value is outside its range.
@@ -31,6 +34,8 @@ class SamplingParams:
     min_p: float = 0.0
     max_tokens: int = 64
     stop_ids: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
+    top_logprobs: int = 0
 
     def __post_init__(self) -> None:
         checks = {
@@ -39,6 +44,8 @@ class SamplingParams:
             "top_p": (0 < self.top_p <= 1, "in (0, 1]"),
             "min_p": (0 <= self.min_p < 1, "in [0, 1)"),
             "max_tokens": (self.max_tokens >= 1, ">= 1"),
+            "stop": (not isinstance(self.stop, str) and all(self.stop), "a list of texts"),
+            "top_logprobs": (self.top_logprobs >= 0, ">= 0"),
         }
         for name, (holds, rule) in checks.items():
             if not holds:
@@ -56,6 +63,9 @@ class Request:
         once.
       sampling: how to draw tokens.
       seed: with the weights, the prompt and `sampling`, it determines the tokens.
+      shared: lengths below `prefix_len`, ascending, at which longer prefixes part: the end of a
+        system prompt, of a question, of each round. A prefix grows from the longest of these that
+        is there already.
     """
 
     id: str
@@ -63,6 +73,25 @@ class Request:
     prefix_len: int
     sampling: SamplingParams
     seed: int
+    shared: tuple[int, ...] = ()
+
+    def samples(self, count: int) -> list["Request"]:
+        """The same call `count` times, with ids "ID.0", "ID.1", ... and seeds of their own.
+
+        The first has the seed of the request itself. The prompt is prefilled once for all.
+        """
+        whole = len(self.prompt_ids) - 1
+        inner = (*self.shared, self.prefix_len) if 0 < self.prefix_len < whole else self.shared
+        return [
+            dataclasses.replace(
+                self, id=f"{self.id}.{i}", seed=self.seed + i, prefix_len=whole, shared=inner
+            )
+            for i in range(count)
+        ]
+
+
+PENDING = ""
+"""`finish_reason` of a call that has not ended."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +103,13 @@ class Generation:
       ids: generated token ids, the stop id included when one was met.
       logprobs: for each id, its log-probability in the model's unmodified distribution.
       sampling_logprobs: for each id, its log-probability in the distribution it was drawn from.
-      finish_reason: "stop" (a stop id was met) or "length" (max_tokens was reached).
+      finish_reason: "stop" (a stop id or a stop text was met), "length" (max_tokens was reached)
+        or PENDING.
       cached_len: prompt tokens that were not prefilled for this call, because they were shared.
       seconds: the call's share of the generator's wall time: the time of a block is split evenly
         among the calls that it advanced, so that the seconds of all calls add up to the time taken.
+      top: for each id, (token id, log-probability) of the `top_logprobs` most probable tokens in
+        the unmodified distribution, most probable first; empty if none were asked for.
     """
 
     request_id: str
@@ -87,6 +119,7 @@ class Generation:
     finish_reason: str
     cached_len: int
     seconds: float
+    top: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 class Generator(Protocol):

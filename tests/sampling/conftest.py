@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from arkjax.models.config import ModelConfig
-from arkjax.models.transformer import Transformer, weight_specs
+from arkjax.models.transformer import Transformer
+from arkjax.models.weights import weight_specs
 from arkjax.sampling.engine import Engine, EngineConfig
 from arkjax.sampling.params import Generation, Request, SamplingParams
-from arkjax.sampling.sampler import RowSampling, sample
+from arkjax.sampling.sampler import RowSampling, sample, seed_words
 
 CONFIG = ModelConfig(
     vocab_size=40,
@@ -45,7 +46,7 @@ def model() -> Transformer:
             # Twice the usual spread: a model this small would otherwise repeat itself.
             rng.normal(0, 2 * spec.fan_in**-0.5, spec.shape)
             if spec.fan_in
-            else np.ones(spec.shape),
+            else np.full(spec.shape, spec.constant),
             jnp.float32,
         )
         for name, spec in weight_specs(CONFIG).items()
@@ -57,8 +58,8 @@ def model() -> Transformer:
 def make_engine(model):
     """A function that makes an engine with some fields of its config replaced."""
 
-    def make(own_model: Transformer | None = None, **changes) -> Engine:
-        return Engine(own_model or model, dataclasses.replace(ENGINE, **changes))
+    def make(own_model: Transformer | None = None, tokenizer=None, **changes) -> Engine:
+        return Engine(own_model or model, dataclasses.replace(ENGINE, **changes), tokenizer)
 
     return make
 
@@ -119,14 +120,14 @@ def reference(model):
             np.zeros(size, np.int32),
             np.ones(size, np.float32),
             np.zeros(size, np.float32),
-            np.zeros(size, np.uint32),
+            np.zeros((size, 2), np.uint32),
         )
         for i, request in enumerate(requests):
             lengths[i] = len(request.prompt_ids)
             tokens[i, : lengths[i]] = request.prompt_ids
             for name in ("temperature", "top_k", "top_p", "min_p"):
                 getattr(rows, name)[i] = getattr(request.sampling, name)
-            rows.seed[i] = request.seed % 2**32
+            rows.seed[i] = seed_words(request.seed)
         done: dict[int, str] = {}
         drawn: list[list[tuple[int, float, float]]] = [[] for _ in requests]
         while len(done) < len(requests):
