@@ -11,7 +11,7 @@ arkjax.evaluate(student, arkjax.problems("embedded_world", "test", limit=100), t
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jax.sharding import Mesh, NamedSharding
@@ -20,10 +20,13 @@ from arkjax.distillation.objective import Objective
 from arkjax.distillation.rows import Rows, pack
 from arkjax.distillation.tape import Tape, write_tape
 from arkjax.errors import ConfigError, DataError
-from arkjax.models.placement import load_model, model_info
+from arkjax.models.config import Dtype, Lora, Quantization
+from arkjax.models.huggingface.opening import find, open_model
+from arkjax.models.lora import add_lora
 from arkjax.models.transformer import Transformer
 from arkjax.progress import Progress
 from arkjax.sampling.engine import Engine, EngineConfig
+from arkjax.sampling.remote import RemoteGenerator
 from arkjax.sharding import MeshConfig, ShardingRules
 from arkjax.sharding import make_mesh as _make_mesh
 from arkjax.shipped import shipped_path
@@ -88,33 +91,47 @@ def problems(task: str, split: str, limit: int | None = None, **options) -> list
 
 
 def load(
-    path: str | Path, mesh: Mesh | None = None, tokenizer: str | Path | None = None
+    path: str | Path,
+    mesh: Mesh | None = None,
+    tokenizer: str | Path | None = None,
+    dtype: Dtype | None = None,
 ) -> tuple[Transformer, Tokenizer]:
-    """A model and its tokenizer.
+    """A model, read straight onto a mesh, and its tokenizer.
 
     Args:
-      path: directory of an ArkJAX model, such as `RUN/seed-0/base/model`.
+      path: directory of an ArkJAX model, such as `RUN/seed-0/base/model`; folder of a Hugging Face
+        checkpoint in safetensors; or `hf:owner/name[@revision]`, which is fetched.
       mesh: where it shall lie; None makes one of all devices, each a data replica.
-      tokenizer: a SentencePiece model; None takes the one shipped with the embedded world.
+      tokenizer: a file or folder; None takes the one that comes with the model, and for an ArkJAX
+        model without one that of the embedded world.
+      dtype: of the computation; None takes what an ArkJAX model was made with, and for published
+        checkpoints bfloat16 if they have 16 bits.
 
     Raises:
-      DataError: if there is no model, or the tokenizer is not the one that it was trained with.
+      DataError: if there is no model, or it is damaged, or the tokenizer is not the one that it was
+        trained with or has ids that the model has no row for.
     """
-    model = load_model(Path(path), mesh or make_mesh(), ShardingRules())
-    loaded = Tokenizer(tokenizer or shipped_path(_TOKENIZER))
-    expected = model_info(Path(path)).get("tokenizer", loaded.hash)
+    source = find(path)
+    if source.published and tokenizer is None and source.tokenizer is None:
+        raise DataError(f"{path} has no tokenizer: pass the file or folder of one as `tokenizer`")
+    loaded = Tokenizer(tokenizer or source.tokenizer or shipped_path(_TOKENIZER))
+    expected = source.info.get("tokenizer", loaded.hash)
     if expected != loaded.hash:
         raise DataError(
             f"{path} was trained with another tokenizer (hash {expected[:12]}, this one has "
             f"{loaded.hash[:12]}): pass its file as `tokenizer`"
         )
-    return model, loaded
+    opened = open_model(
+        source, mesh or make_mesh(), ShardingRules(), dtype=dtype, progress=Progress()
+    )
+    loaded.check_fits(opened.model.config.vocab_size, source.folder)
+    return opened.model, loaded
 
 
 def sample(
     team: TeamSpec | str,
     problems: Sequence[Problem],
-    model: Transformer,
+    model: Transformer | RemoteGenerator | Mapping[str, Transformer | RemoteGenerator],
     tokenizer: Tokenizer,
     *,
     seed: int = 0,
@@ -125,34 +142,50 @@ def sample(
     Args:
       team: a team, or the name of a shipped one.
       problems: of one task.
-      model: plays every agent.
+      model: plays every agent; a model here, or one behind a server. Or several of them, by the
+        names that the team's agents call their models by; "policy" where they name none.
       tokenizer: the model's.
       seed: with the team, the problems and the model, it determines every token.
-      slots: calls that are generated at once.
+      slots: calls that a model here generates at once.
+
+    Raises:
+      ConfigError: if an agent names a model that is not there.
+      DataError: if there are no problems, or one cannot fit into the context.
     """
     spec = library.load(team) if isinstance(team, str) else team
     if not problems:
         raise DataError("there are no problems to work on")
     chat = PlainChat(tokenizer)
-    longest = model.config.max_context
-    engine = Engine(
-        model,
-        EngineConfig(
-            length_classes=tuple(n for n in (96, 256) if n < longest) + (longest,),
-            slots=slots,
-            prefixes=slots,
-            admit_rows=min(slots, 64),
-            prefix_rows=min(slots, 16),
-            chunk=8,
-            block_steps=16,
-            max_stop_ids=4,
-        ),
-    )
-    models = dict.fromkeys({agent.model for agent in spec.agents}, engine)
+    if isinstance(model, Mapping):
+        named = {name: one for name, one in model.items() if name in spec.models}
+    else:
+        named = dict.fromkeys(spec.models, model)
+    # Under however many names a model plays, it has one engine.
+    made = {id(one): _generator(one, tokenizer, slots) for one in named.values()}
+    models = {name: made[id(one)] for name, one in named.items()}
     grader = get_task(problems[0].task).grader
     with Progress().task(spec.name, total=len(problems), unit="problems") as task:
         debates = play(spec, problems, models, chat, tokenizer, grader, None, seed, task)
     return SampledDebates(tuple(debates), chat)
+
+
+def _generator(
+    model: Transformer | RemoteGenerator, tokenizer: Tokenizer, slots: int
+) -> Engine | RemoteGenerator:
+    if isinstance(model, RemoteGenerator):
+        return model
+    longest = model.config.max_context
+    config = EngineConfig(
+        length_classes=tuple(n for n in (96, 256) if n < longest) + (longest,),
+        slots=slots,
+        prefixes=slots,
+        admit_rows=min(slots, 64),
+        prefix_rows=min(slots, 16),
+        chunk=8,
+        block_steps=16,
+        max_stop_ids=4,
+    )
+    return Engine(model, config, tokenizer)
 
 
 def synthesize(
@@ -235,6 +268,8 @@ def distill(
     learning_rate: float = 1e-3,
     seed: int = 0,
     directory: str | Path | None = None,
+    lora: Lora | None = None,
+    base_quantization: Quantization = "none",
 ) -> Transformer:
     """Train a student, from the model's weights.
 
@@ -247,7 +282,21 @@ def distill(
       steps, batch_rows, learning_rate: of the training.
       seed: of the order of the rows.
       directory: for checkpoints and metrics; None keeps neither.
+      lora: adapters, which are trained in place of the model's weights; the student has them, and
+        `arkjax.models.lora.merge_lora` merges them. None trains all weights, or the adapters that
+        the model has.
+      base_quantization: how the model's weights are kept under new adapters: "none", "int8", "nf4".
+
+    Raises:
+      ConfigError: if weights shall be quantised and there are no adapters to train.
     """
+    if lora is not None:
+        model = add_lora(model, lora, base_quantization, seed)
+    elif base_quantization != "none":
+        raise ConfigError(
+            f"base_quantization is {base_quantization!r}: quantised weights cannot be trained; "
+            "give adapters as lora=arkjax.models.config.Lora(rank=16, alpha=32)"
+        )
     if objective is None:
         divergence = "none" if teacher is None else "forward_kl"
         objective = Objective(cross_entropy=1.0, divergence=divergence, weight=0.5)

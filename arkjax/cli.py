@@ -14,6 +14,7 @@ from pathlib import Path
 from arkjax import __version__
 from arkjax.errors import ArkJAXError, ConfigError
 from arkjax.progress import Progress, colours
+from arkjax.serving.command import add_parser as serve_parser
 from arkjax.storage import storage_error
 
 STAGES = {
@@ -26,6 +27,7 @@ STAGES = {
     "report": "report.html, report.json and plots: evaluate/ of every seed -> report/",
 }
 
+_WITHOUT_CONFIG = ("doctor", "import", "export", "chat", "serve")
 _INTERRUPTED, _TERMINATED = 130, 143
 # How long an interrupted process may tidy up before it is ended where it stands.
 _GRACE_SECONDS = 3.0
@@ -99,7 +101,83 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "--workdir", type=Path, default=Path("."), help="where runs are going to be written"
     )
     made["doctor"] = doctor
+    for name, add in {
+        "import": _import_parser,
+        "export": _export_parser,
+        "chat": _chat_parser,
+        "serve": serve_parser,
+    }.items():
+        made[name] = add(commands, name)
     return parser, made
+
+
+def _import_parser(commands: argparse._SubParsersAction, name: str) -> _Parser:
+    does = "turn a Hugging Face checkpoint into an ArkJAX model"
+    parser = commands.add_parser(name, help=does, description=does)
+    parser.add_argument(
+        "source", help="folder with config.json and safetensors files, or hf:OWNER/NAME[@REVISION]"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="the model directory to be made")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="of the computation; by default bfloat16 for 16-bit checkpoints",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a model that is there")
+    _quiet(parser)
+    return parser
+
+
+def _export_parser(commands: argparse._SubParsersAction, name: str) -> _Parser:
+    does = "write a model as a Hugging Face checkpoint that transformers, vLLM and SGLang load"
+    parser = commands.add_parser(name, help=does, description=does)
+    parser.add_argument(
+        "checkpoint", help="a model directory, such as RUN/seed-0/distill/student_da/model"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="the folder to be made")
+    parser.add_argument("--base", help="name of the published base model, for card and adapter")
+    parser.add_argument(
+        "--adapter", action="store_true", help="a PEFT folder of the LoRA adapters alone"
+    )
+    parser.add_argument(
+        "--max-shard-gib", type=_positive, default=5.0, help="largest file of weights (default 5)"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the folder, whatever it holds"
+    )
+    _quiet(parser)
+    return parser
+
+
+def _chat_parser(commands: argparse._SubParsersAction, name: str) -> _Parser:
+    does = "talk to a model in the terminal"
+    parser = commands.add_parser(name, help=does, description=does)
+    parser.add_argument("checkpoint", help="a model directory, or a Hugging Face checkpoint")
+    parser.add_argument("--role", help="system prompt; in the embedded world a byline")
+    parser.add_argument("--temperature", type=float, default=0.7, help="0 is greedy (default 0.7)")
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--max-tokens", type=int, default=512, help="of one answer (default 512)")
+    parser.add_argument("--max-context", type=int, default=4096, help="of a talk (default 4096)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--variable",
+        action="append",
+        default=[],
+        metavar="NAME=JSON",
+        help="for the chat template, such as enable_thinking=false; may be repeated",
+    )
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
+
+
+def _quiet(parser: _Parser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="no progress, only errors")
 
 
 def _stage_parser(commands: argparse._SubParsersAction, name: str, does: str) -> _Parser:
@@ -116,7 +194,7 @@ def _stage_parser(commands: argparse._SubParsersAction, name: str, does: str) ->
         "--redo", metavar="STAGE", help="delete this stage and all after it, then do them again"
     )
     parser.add_argument("--seed", type=int, help="only this one of the config's seeds")
-    parser.add_argument("--quiet", action="store_true", help="no progress, only errors")
+    _quiet(parser)
     return parser
 
 
@@ -135,7 +213,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         known = ["--help", "--version"]
         parser.error(f"unknown option {unknown[0]}: {_nearest(unknown[0], known)}")
     command = commands[arguments.command]
-    if arguments.command == "doctor" and overrides:
+    if arguments.command in _WITHOUT_CONFIG and overrides:
         unknown.append(overrides[0])
     if unknown:
         option = unknown[0].partition("=")[0]
@@ -172,6 +250,8 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         from arkjax import doctor
 
         return doctor.main(arguments.workdir)
+    if arguments.command in _WITHOUT_CONFIG:
+        return _convert(arguments)
     from arkjax import config as configs
 
     loaded = configs.load(arguments.config, overrides)
@@ -188,6 +268,51 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         arguments.seed,
         Progress(enabled=not arguments.quiet),
     )
+    return 0
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    """Import, export, serve, or talk to a checkpoint."""
+    if arguments.command == "serve":
+        from arkjax.serving import command
+
+        return command.run(arguments)
+    if arguments.command == "chat":
+        from arkjax import chat
+
+        return chat.main(
+            arguments.checkpoint,
+            role=arguments.role,
+            sampling=chat.SamplingParams(
+                temperature=arguments.temperature,
+                top_p=arguments.top_p,
+                max_tokens=arguments.max_tokens,
+            ),
+            seed=arguments.seed,
+            max_context=arguments.max_context,
+            variables=arguments.variable,
+        )
+    from arkjax import convert
+
+    progress = Progress(enabled=not arguments.quiet)
+    if arguments.command == "import":
+        convert.import_checkpoint(
+            arguments.source,
+            arguments.out,
+            arguments.dtype,
+            overwrite=arguments.overwrite,
+            progress=progress,
+        )
+    else:
+        convert.export_checkpoint(
+            arguments.checkpoint,
+            arguments.out,
+            base=arguments.base,
+            adapter=arguments.adapter,
+            max_shard_bytes=int(arguments.max_shard_gib * 2**30),
+            overwrite=arguments.overwrite,
+            progress=progress,
+        )
     return 0
 
 
@@ -241,6 +366,14 @@ def _prompt_signals() -> Iterator[None]:
         ended.set()
 
 
+_AGAIN = {True: "the same command goes on from here", False: "nothing was changed; start again"}
+
+
+def _resumes(argv: Sequence[str] | None) -> bool:
+    words = sys.argv[1:] if argv is None else argv
+    return not any(word in _WITHOUT_CONFIG for word in words[:1])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code; see `arkjax --help` for their meaning.
 
@@ -248,8 +381,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the arguments without the program's name; those of the process if None.
     """
     try:
-        with _prompt_signals():
-            arguments, overrides = _parse(sys.argv[1:] if argv is None else argv)
+        arguments, overrides = _parse(sys.argv[1:] if argv is None else argv)
+        # In a talk Ctrl-C stops an answer, not the process.
+        talking = arguments.command == "chat"
+        with contextlib.nullcontext() if talking else _prompt_signals():
             return _run(arguments, overrides)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -257,10 +392,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        _complain("interrupted; the same command goes on from here")
+        _complain(f"interrupted; {_AGAIN[_resumes(argv)]}")
         return _INTERRUPTED
     except _Terminated:
-        _complain("terminated; the same command goes on from here")
+        _complain(f"terminated; {_AGAIN[_resumes(argv)]}")
         return _TERMINATED
     except BrokenPipeError:
         # Whoever read our output has left; Python must not complain of it again at exit.

@@ -29,11 +29,15 @@ _CORE = (
     "absl-py",
     "numpy",
     "sentencepiece",
+    "tokenizers",
+    "huggingface-hub",
+    "jinja2",
     "pyarrow",
     "rich",
     "matplotlib",
 )
 _OPTIONAL = {
+    "qwix": "lora",
     "seqio": "tasks",
     "tensorflow-datasets": "tasks",
     "tensorflow": "tasks",

@@ -4,6 +4,7 @@ Each stage reads what earlier ones wrote, writes its own directory, and can be k
 the same command goes on and ends with the same result.
 """
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -19,14 +20,17 @@ from arkjax.distillation.tape import Tape, write_tape
 from arkjax.errors import ConfigError, DataError
 from arkjax.evaluation.outcomes import Outcomes
 from arkjax.evaluation.systems import outcomes_of, samples_for_budget, systems
-from arkjax.models.placement import init_model, load_model, save_model
+from arkjax.models.huggingface.opening import find, open_model
+from arkjax.models.huggingface.peft import export_peft
+from arkjax.models.lora import add_lora, merge_lora
+from arkjax.models.placement import init_model, model_info, save_model
+from arkjax.models.weights import num_parameters
 from arkjax.progress import Progress
 from arkjax.reporting.debates import choose_debates, debate_record
-from arkjax.reporting.report import build_report, write_report
 from arkjax.run_config import RunConfig
+from arkjax.run_report import report
 from arkjax.rundir import RunDirectory
-from arkjax.sampling.engine import Engine
-from arkjax.session import Session, device_facts
+from arkjax.session import Session
 from arkjax.storage import content_hash, write_atomic
 from arkjax.synthesis.contexts import teacher_prompts
 from arkjax.synthesis.selection import select
@@ -34,7 +38,6 @@ from arkjax.synthesis.strategies import to_examples
 from arkjax.tasks.registry import evaluation_hashes
 from arkjax.training.base import base_rows
 from arkjax.training.loop import train
-from arkjax.training.metrics import read_metrics
 from arkjax.training.scoring import tape_scorer
 from arkjax.trajectories.store import CallStore, write_run_info
 from arkjax.versions import versions
@@ -72,18 +75,24 @@ def run(
             f"give it to `arkjax {redo}` or to `arkjax run`"
         )
     with RunDirectory(workdir) as directory:
-        directory.write_config(to_dict(config))
+        directory.write_config(config.to_dict())
         for one in config.seeds if seed is None else (seed,):
-            session = Session(config, directory, one, progress)
-            if stages != ("report",):
-                session.check()
-            _clear(session, redo)
-            for name in stages:
-                if name != "report":
-                    _do(session, name)
-            session.release()
+            with contextlib.closing(Session(config, directory, one, progress)) as session:
+                if stages != ("report",):
+                    session.check(_ahead(session, stages, redo))
+                _clear(session, redo)
+                for name in stages:
+                    if name != "report":
+                        _do(session, name)
         if "report" in stages:
-            report(config, directory, progress)
+            report(config, directory, STAGES, progress)
+
+
+def _ahead(session: Session, stages: Sequence[str], redo: str | None) -> list[str]:
+    """The stages that are going to be done: the unfinished ones, and those to be done anew."""
+    names = [name for name in stages if name != "report"]
+    again = names[names.index(redo) :] if redo in names else []
+    return [name for name in names if name in again or not session.stage(name).finished]
 
 
 def _clear(session: Session, redo: str | None) -> None:
@@ -121,9 +130,17 @@ def base(session: Session, path: Path) -> dict:
     """Load a checkpoint, or train the embedded world's base model."""
     config = session.config
     if config.base.checkpoint:
-        model = load_model(Path(config.base.checkpoint), session.mesh, config.sharding)
-        save_model(path / "model", model, {"tokenizer": session.tokenizer.hash})
-        return {"parameters": model.config.num_parameters}
+        source = find(config.base.checkpoint)
+        opened = open_model(source, session.mesh, config.sharding, progress=session.progress)
+        session.tokenizer.check_fits(opened.model.config.vocab_size, source.folder)
+        if opened.info.get("tokenizer", session.tokenizer.hash) != session.tokenizer.hash:
+            raise DataError(
+                f"{config.base.checkpoint} was trained with another tokenizer than "
+                f"{session.tokenizer.path}: leave config.tokenizer empty to take its own"
+            )
+        info = {**opened.info, "tokenizer": session.tokenizer.hash}
+        save_model(path / "model", opened.model, info, session.tokenizer_files)
+        return {"parameters": num_parameters(opened.model.config)}
     if config.model.vocab_size < session.tokenizer.vocab_size:
         raise ConfigError(
             f"config.model.vocab_size is {config.model.vocab_size}, but the tokenizer has "
@@ -152,9 +169,10 @@ def base(session: Session, path: Path) -> dict:
             progress=session.progress,
             name=f"seed {session.seed}, base model",
         )
-        save_model(path / "model", model, {"tokenizer": session.tokenizer.hash})
+        info = {"tokenizer": session.tokenizer.hash}
+        save_model(path / "model", model, info, session.tokenizer_files)
     shutil.rmtree(path / "checkpoints", ignore_errors=True)
-    return {"parameters": config.model.num_parameters}
+    return {"parameters": num_parameters(config.model)}
 
 
 # --- sample -------------------------------------------------------------------------------------
@@ -164,8 +182,8 @@ def sample(session: Session, path: Path) -> dict:
     """The team works on training problems; two controls get the same number of calls."""
     problems = session.problems("train", session.config.sample.problems)
     _refuse_evaluation_problems(session, problems)
-    engine, team = session.base_engine, session.team
-    debates, store = session.play(team, problems, engine, "base", path / "team", "team")
+    policy, team = session.config.policy, session.team
+    debates, store = session.play(team, problems, policy, path / "team", "team")
     calls = sum(debate.cost.calls for debate in debates)
     per_problem = round(calls / len(problems))
     members = len(session.roles(1).agents)
@@ -175,13 +193,13 @@ def sample(session: Session, path: Path) -> dict:
     }
     spent = {"team": debates}
     for source, (spec, label) in plays.items():
-        spent[source], _ = session.play(
-            spec, problems, engine, "base", path / source, label, known=[store]
-        )
+        spent[source], _ = session.play(spec, problems, policy, path / source, label, known=[store])
+    players = session.config.players(team, policy)
     info = {
         "team": to_dict(team),
         "team_hash": team.hash,
-        "model": session.model_id("base"),
+        "model": session.model_id(policy),
+        "players": {name: session.model_id(player) for name, player in players.items()},
         "tokenizer": session.tokenizer.hash,
         "mesh": dict(session.mesh.shape),
         "dtype": session.config.model.dtype,
@@ -299,7 +317,10 @@ def score(session: Session, path: Path) -> dict:
 
 
 def distill(session: Session, path: Path) -> dict:
-    """Train every student from the base model, all with the same steps."""
+    """Train every student from the base model, all with the same steps.
+
+    Adapters are merged, so that a student is a model like any other; `adapter/` keeps them alone.
+    """
     config = session.config.student
     examples = {}
     for name, strategy in session.strategies.items():
@@ -310,8 +331,17 @@ def distill(session: Session, path: Path) -> dict:
             if strategy.logits:
                 objective = config.objective
                 teacher = Tape.open(session.stage("score").path / strategy.dataset, rows).targets
+            student = session.model("base")
+            if config.lora is not None:
+                student = add_lora(
+                    student,
+                    config.lora,
+                    config.base_quantization,
+                    session.seed,
+                    session.config.sharding,
+                )
             student = train(
-                session.model("base"),
+                student,
                 rows,
                 objective,
                 config.train,
@@ -323,8 +353,13 @@ def distill(session: Session, path: Path) -> dict:
                 name=name,
                 teacher=teacher,
             )
-            info = {"tokenizer": session.tokenizer.hash, "student": name}
-            save_model(path / name / "model", student, info)
+            if config.lora is not None:
+                base = session.config.base.checkpoint or f"{session.config.name}-base"
+                export_peft(student, path / name / "adapter", base)
+                student = merge_lora(student, session.config.sharding)
+            origin = model_info(session.stage("base").path / "model").get("hf")
+            info = {"tokenizer": session.tokenizer.hash, "student": name, "hf": origin}
+            save_model(path / name / "model", student, info, session.tokenizer_files)
         shutil.rmtree(path / name / "checkpoints", ignore_errors=True)
     return {"examples": examples}
 
@@ -337,14 +372,16 @@ def evaluate(session: Session, path: Path) -> dict:
     config = session.config
     samples = session.stage("sample").summary()["samples_for_budget"]
     compared = systems(
-        session.team, session.single, session.samples(samples), session.roles(1), config.students
+        session.team,
+        session.single,
+        session.samples(samples),
+        session.roles(1),
+        config.students,
+        config.policy,
     )
     records, debates_to_read = [], []
-    engines: dict[str, Engine] = {"base": session.base_engine}
     played = defaultdict(dict)
     for system in compared:
-        # Engines of students are made and dropped one after the other.
-        engine = engines.get(system.model) or Engine(session.model(system.model), config.engine)
         for split in config.evaluation.splits:
             problems = session.problems(split, config.evaluation.limit or None)
             known = [CallStore(path / split / other) for other in system.shares]
@@ -352,7 +389,6 @@ def evaluate(session: Session, path: Path) -> dict:
             debates, _ = session.play(
                 system.team,
                 problems,
-                engine,
                 system.model,
                 path / split / system.name,
                 label,
@@ -384,51 +420,6 @@ def evaluate(session: Session, path: Path) -> dict:
     write_atomic(path / "debates.json", json.dumps(choose_debates(debates_to_read), indent=1))
     oracle = [system.name for system in compared if system.team.stop.oracle]
     return {"samples_for_budget": samples, "oracle": oracle}
-
-
-# --- report -------------------------------------------------------------------------------------
-
-
-def report(config: RunConfig, directory: RunDirectory, progress: Progress) -> dict:
-    """Put the outcomes of all seeds together: report.json, report.html and plots."""
-    outcomes, wall, counts, curves, oracle = [], defaultdict(float), {}, {}, set()
-    for seed in config.seeds:
-        session = Session(config, directory, seed, progress)
-        stages = {name: session.stage(name) for name in STAGES}
-        summaries = {name: stage.summary() for name, stage in stages.items()}
-        for name, stage in stages.items():
-            stage.check(session.inputs(name))
-        stages["evaluate"].verify()
-        outcomes.append(Outcomes.load(stages["evaluate"].path / "outcomes.parquet"))
-        for name, summary in summaries.items():
-            wall[name] += summary["seconds"]
-        oracle |= set(summaries["evaluate"]["oracle"])
-        if seed == config.seeds[0]:
-            counts = summaries["synthesize"]["counts"]
-            curves = _curves(config, stages["base"].path, stages["distill"].path)
-            debates = json.loads((stages["evaluate"].path / "debates.json").read_text())
-    built = build_report(
-        Outcomes.concatenate(outcomes),
-        config_hash=content_hash(to_dict(config)),
-        versions=versions(),
-        device=device_facts(),
-        seeds=list(config.seeds),
-        wall_seconds=dict(wall),
-        counts=counts,
-        oracle=sorted(oracle),
-        command=f"arkjax run --config {config.name} --workdir runs/{config.name}",
-    )
-    write_report(directory.report, built, curves=curves, debates=debates)
-    progress.say(f"report: {directory.report / 'report.html'}")
-    return built
-
-
-def _curves(config: RunConfig, base_path: Path, distill_path: Path) -> dict:
-    paths = {"base": base_path, **{name: distill_path / name for name in config.students}}
-    return {
-        name: [(line["step"], line["loss"]) for line in read_metrics(path / "metrics.jsonl")]
-        for name, path in paths.items()
-    }
 
 
 STAGES: dict[str, Callable[[Session, Path], dict]] = {

@@ -62,6 +62,11 @@ class Task:
             self.note = note or self.note
             self._show(self)
 
+    def restart(self) -> None:
+        """Count rate and time from now on: what was done so far took none, as it was there."""
+        with self._lock:
+            self._first, self._started = self.done, self._clock()
+
     def describe(self) -> str:
         """Count, rate of this process, and time left, on one line."""
         seconds = self._clock() - self._started

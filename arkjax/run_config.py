@@ -1,17 +1,22 @@
 """The config of a run: every field that a config file must give, room by room."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
+from arkjax.config import nearest, to_dict
 from arkjax.distillation.objective import Objective
 from arkjax.errors import ConfigError
-from arkjax.models.config import ModelConfig
+from arkjax.models.config import Lora, ModelConfig, Quantization
 from arkjax.sampling.engine import EngineConfig
+from arkjax.sampling.remote_config import RemoteConfig
 from arkjax.sharding import MeshConfig, ShardingRules
 from arkjax.synthesis.contexts import ContextConfig
 from arkjax.synthesis.selection import SelectionConfig
-from arkjax.synthesis.strategies import strategy
+from arkjax.synthesis.strategies import STRATEGIES, strategy
 from arkjax.tasks.embedded_world import WorldConfig
+from arkjax.teams.fields import unknown_name
+from arkjax.teams.spec import TeamSpec
 from arkjax.training.loop import TrainConfig
 
 
@@ -20,7 +25,8 @@ class BaseConfig:
     """The model that plays every agent and that students start from.
 
     Attributes:
-      checkpoint: directory of an ArkJAX model; empty trains the embedded world's base model.
+      checkpoint: directory of an ArkJAX model, folder of a Hugging Face checkpoint in safetensors,
+        or `hf:owner/name[@revision]`; empty trains the embedded world's base model.
       row_length: T of the rows of documents.
       train: how it is trained.
     """
@@ -77,11 +83,23 @@ class StudentConfig:
       row_length: T of the rows of examples.
       train: steps, batch and optimizer.
       objective: the loss of students that learn logits; the others minimise cross-entropy.
+      lora: adapters, which are trained in place of the base model's weights and merged at the end;
+        None trains all weights.
+      base_quantization: how the base model is kept under adapters while they are trained.
     """
 
     row_length: int
     train: TrainConfig
     objective: Objective
+    lora: Lora | None = None
+    base_quantization: Quantization = "none"
+
+    def __post_init__(self) -> None:
+        if self.base_quantization != "none" and self.lora is None:
+            raise ConfigError(
+                f"student.base_quantization is {self.base_quantization!r}, but student.lora is "
+                "None: quantised weights cannot be trained; give adapters, or set it to 'none'"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +115,12 @@ class EvaluationConfig:
     limit: int
 
 
+BASE = "base"
+"""The name of the run's own model among those that play."""
+POLICY = "policy"
+"""The name that agents give their model where they leave it to the run."""
+
+
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
     """A whole run, from base model to report.
@@ -106,7 +130,8 @@ class RunConfig:
       seeds: the stages are done once for each; intervals are taken over seeds and problems.
       task: where problems and their grader come from.
       world: the embedded world.
-      tokenizer: a SentencePiece model: a path, or the name of a shipped file.
+      tokenizer: a tokenizer.model, a tokenizer.json or the folder of a checkpoint: a path, or the
+        name of a shipped file; empty takes the one that comes with the base checkpoint.
       model: shape of the model.
       mesh: devices along each axis of the mesh.
       sharding: which logical axis of a weight lies on which axis of the mesh.
@@ -119,6 +144,11 @@ class RunConfig:
       students: names of the students to train; see `arkjax.synthesis.strategies`.
       student: how they are trained.
       evaluation: what systems are compared on.
+      remotes: models behind OpenAI-compatible servers, by name. An agent with such a name as its
+        `model` is played by it, one with "base" by the base model.
+      policy: who plays all other agents of the team, and of the single agent and the roles that it
+        is compared with: "base", or a remote's name. The system `base` and the students always
+        answer themselves.
     """
 
     name: str
@@ -138,6 +168,8 @@ class RunConfig:
     students: tuple[str, ...]
     student: StudentConfig
     evaluation: EvaluationConfig
+    remotes: Mapping[str, RemoteConfig] = dataclasses.field(default_factory=dict)
+    policy: str = BASE
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
@@ -152,3 +184,68 @@ class RunConfig:
             )
         if not self.evaluation.splits or self.evaluation.limit < 0:
             raise ConfigError("config.evaluation: name at least one split; limit is 0 or more")
+        taken = sorted({BASE, POLICY, *STRATEGIES} & set(self.remotes))
+        if taken:
+            raise ConfigError(
+                f"config.remotes.{taken[0]}: this name is taken; give the remote another one"
+            )
+        players = [BASE, *self.remotes]
+        if self.policy not in players:
+            raise ConfigError(
+                f"config.policy is {self.policy!r}{nearest(self.policy, players)}: it is 'base' or "
+                "the name of one of config.remotes"
+            )
+
+    def players(self, team: TeamSpec, policy: str) -> dict[str, str]:
+        """Which model plays under each of the names that a team gives its models.
+
+        Args:
+          team: the team.
+          policy: who plays all that are not called after a remote or the base model.
+
+        Raises:
+          ConfigError: if there are remotes and a name is none of theirs.
+        """
+        if not self.remotes:
+            # One model plays every agent of the team, under whatever names the team gives it.
+            return dict.fromkeys(team.models, policy)
+        known = [POLICY, BASE, *self.remotes]
+        for i, agent in enumerate(team.agents):
+            if agent.model not in known:
+                place = f"team {team.name!r}: agents[{i}].model"
+                raise unknown_name(place, agent.model, known, "model")
+        return {name: policy if name == POLICY else name for name in team.models}
+
+    def check_players(self, team: TeamSpec, single: TeamSpec) -> None:
+        """Make sure that what follows can be done with those who play the team.
+
+        Args:
+          team: the team that is distilled.
+          single: the single agent, as which the base model and the students are asked.
+
+        Raises:
+          ConfigError: if it cannot.
+        """
+        for name, player in self.players(single, POLICY).items():
+            if player != POLICY:
+                raise ConfigError(
+                    f"config.sample.single: an agent of it names the model {name!r}, but the base "
+                    f"model and the students are asked with it: call its model {POLICY!r}"
+                )
+        others = sorted(set(self.players(team, self.policy).values()) - {BASE})
+        learned = [name for name in self.students if strategy(name).logits]
+        if others and learned:
+            raise ConfigError(
+                f"config.students: {learned[0]} is held to the distributions of the team's model, "
+                f"which the remote {others[0]!r} does not give: leave it out"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as plain data; remotes are named only where there are any.
+
+        Without, a config has the hash that it had before there were remotes.
+        """
+        data = to_dict(self)
+        if not self.remotes:
+            del data["remotes"], data["policy"]
+        return data

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import gc
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,31 @@ import jax
 from jax.sharding import Mesh
 
 from arkjax.config import to_dict
-from arkjax.errors import DataError
-from arkjax.models.placement import load_model, model_info
+from arkjax.errors import ConfigError, DataError
+from arkjax.models.huggingface.opening import find
+from arkjax.models.huggingface.reading import read_checkpoint
+from arkjax.models.placement import load_model
+from arkjax.models.quantized import check_quantization
 from arkjax.models.transformer import Transformer
-from arkjax.progress import Progress
-from arkjax.run_config import RunConfig
+from arkjax.progress import Progress, Task
+from arkjax.run_config import BASE, RunConfig
 from arkjax.rundir import RunDirectory, StageDirectory
 from arkjax.sampling.engine import Engine
+from arkjax.sampling.params import Generator
+from arkjax.sampling.remotes import Remotes, Watched, max_active
 from arkjax.sharding import make_mesh
 from arkjax.shipped import shipped_path
 from arkjax.storage import content_hash
 from arkjax.synthesis.strategies import STRATEGIES, Strategy
-from arkjax.tasks import embedded_world
+from arkjax.tasks import embedded_world, registry
 from arkjax.tasks.problems import Problem
-from arkjax.tasks.registry import Task, get_task
 from arkjax.teams import library
 from arkjax.teams.prompts import check_context
 from arkjax.teams.runner import play
 from arkjax.teams.script import Debate
 from arkjax.teams.spec import TeamSpec
 from arkjax.text.chat import PlainChat
+from arkjax.text.files import SENTENCEPIECE, tokenizer_files
 from arkjax.text.tokenizer import Tokenizer
 from arkjax.training.loop import check_batch
 from arkjax.trajectories.store import CallStore
@@ -51,6 +57,7 @@ class Session:
     run: RunDirectory
     seed: int
     progress: Progress
+    _student: tuple[str, Engine] | None = dataclasses.field(default=None, init=False, repr=False)
 
     def stage(self, name: str) -> StageDirectory:
         """Directory of a stage of this seed."""
@@ -65,9 +72,27 @@ class Session:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """The run's tokenizer."""
-        path = Path(self.config.tokenizer)
-        return Tokenizer(path if path.exists() else shipped_path(self.config.tokenizer))
+        """The run's tokenizer: the config's, or that of the base checkpoint."""
+        if self.config.tokenizer:
+            path = Path(self.config.tokenizer)
+            return Tokenizer(path if path.exists() else shipped_path(self.config.tokenizer))
+        checkpoint = self.config.base.checkpoint
+        folder = find(checkpoint).tokenizer if checkpoint else None
+        if folder is None:
+            raise ConfigError(
+                "config.tokenizer is empty, and no tokenizer comes with config.base.checkpoint "
+                f"({checkpoint!r}): give its file or folder"
+            )
+        return Tokenizer(folder)
+
+    @property
+    def tokenizer_files(self) -> dict[str, Path]:
+        """The tokenizer's files, by the names under which models keep copies."""
+        path = self.tokenizer.path
+        if path.is_file() and path.suffix != ".json":
+            return {SENTENCEPIECE: path}
+        folder = path if path.is_dir() else path.parent
+        return {file.relative_to(folder).as_posix(): file for file in tokenizer_files(folder)}
 
     @functools.cached_property
     def chat(self) -> PlainChat:
@@ -75,9 +100,9 @@ class Session:
         return PlainChat(self.tokenizer)
 
     @functools.cached_property
-    def task(self) -> Task:
+    def task(self) -> registry.Task:
         """Where problems and their grader come from."""
-        return get_task(self.config.task)
+        return registry.get_task(self.config.task)
 
     @functools.cached_property
     def team(self) -> TeamSpec:
@@ -112,25 +137,61 @@ class Session:
         """The students of this run."""
         return {name: STRATEGIES[name] for name in self.config.students}
 
-    def check(self) -> None:
+    def check(self, stages: Collection[str]) -> None:
         """Find now what would otherwise stop the run after hours of work.
 
+        Args:
+          stages: those that are going to be done; only if a team plays in one are remotes asked.
+
         Raises:
-          ConfigError: if there is no such task, split, team or team option, or a batch cannot be
-            spread over the devices.
-          DataError: if a team's longest prompt does not fit into the engine, or there is no
-            checkpoint where the config says.
+          ConfigError: if there is no such task, split, team, team option or player, a batch cannot
+            be spread over the devices, or a remote's key, address, model or tokenizer is wrong.
+          DataError: if a team's longest prompt does not fit into the engine, a remote does not
+            answer, or there is no checkpoint where the config says.
         """
         config = self.config
         if config.base.checkpoint:
-            model_info(Path(config.base.checkpoint))
+            source = find(config.base.checkpoint)
+            if source.published:
+                read_checkpoint(source.folder)
+        check_quantization(config.student.base_quantization)
         check_batch(config.base.train, self.mesh, "base.train.batch_rows")
         check_batch(config.student.train, self.mesh, "student.train.batch_rows")
         problems = self.problems("train", config.sample.problems)
         for split in config.evaluation.splits:
             problems = problems + self.problems(split, config.evaluation.limit or None)
-        for team in (self.team, self.single, self.samples(1), self.roles(1)):
-            check_context(team, problems, self.chat, config.engine.length_classes[-1])
+        config.check_players(self.team, self.single)
+        limits = {}
+        for name in sorted(self._players()):
+            if name not in config.remotes:
+                limits[name] = config.engine.length_classes[-1]
+            elif {"sample", "evaluate"} & set(stages):
+                remote = config.remotes[name]
+                self.progress.say(f"remote {name}: asking {remote.url} for {remote.model}")
+                self.remotes[name].check()
+                limits[name] = self.remotes[name].max_context
+            else:
+                limits[name] = sys.maxsize
+        for team, policy in self._teams():
+            players = config.players(team, policy)
+            own = {name: limits[player] for name, player in players.items()}
+            check_context(team, problems, self.chat, own)
+
+    def _teams(self) -> list[tuple[TeamSpec, str]]:
+        """All teams, and who plays their agents."""
+        policy = self.config.policy
+        teams = [(self.single, BASE)]
+        return teams + [(team, policy) for team in (self.team, self.samples(1), self.roles(1))]
+
+    def _players(self) -> set[str]:
+        """Whoever plays in any of the teams."""
+        players = [self.config.players(team, policy) for team, policy in self._teams()]
+        return {player for of_team in players for player in of_team.values()}
+
+    @functools.cached_property
+    def remotes(self) -> Remotes:
+        """The models behind servers."""
+        return Remotes(self.config.remotes, self.tokenizer)
 
     # --- models ----------------------------------------------------------------------------------
 
@@ -142,8 +203,21 @@ class Session:
         path = self.stage("distill").path / name / "model"
         return load_model(path, self.mesh, self.config.sharding)
 
+    def generator(self, name: str) -> Generator:
+        """What generates with a model: base, a remote, or a student until the next one is asked."""
+        if name in self.config.remotes:
+            return self.remotes[name]
+        if name == BASE:
+            return self.base_engine
+        if self._student is None or self._student[0] != name:
+            self._student = None
+            self._student = (name, Engine(self.model(name), self.config.engine, self.tokenizer))
+        return self._student[1]
+
     def model_id(self, name: str) -> str:
-        """Identity of a model's weights: what they were made from."""
+        """Identity of a model's weights: what they were made from, or where a remote has them."""
+        if name in self.config.remotes:
+            return self.remotes.identity(name)
         made_from = self.inputs("base" if name == "base" else "distill")
         return f"{name}-{content_hash(made_from)[:16]}"
 
@@ -151,21 +225,21 @@ class Session:
         self,
         team: TeamSpec,
         problems: Sequence[Problem],
-        engine: Engine,
-        model: str,
+        policy: str,
         directory: Path,
         label: str,
         known: Sequence[CallStore] = (),
     ) -> tuple[list[Debate], CallStore]:
-        """Play a team on problems and record its calls; what is recorded is not made again."""
-        store = CallStore(directory)
-        # One model plays every agent of the team, under whatever names the team gives it.
-        names = {agent.model for agent in team.agents}
+        """Play a team on problems and record its calls; what is recorded is not made again.
+
+        `policy` plays all agents but those that name a model: see `RunConfig.players`.
+        """
+        store, players = CallStore(directory), self.config.players(team, policy)
         with self.progress.task(label, total=len(problems), unit="problems") as task, store:
             debates = play(
                 team,
                 problems,
-                dict.fromkeys(names, engine),
+                self._generators(players, task),
                 self.chat,
                 self.tokenizer,
                 self.task.grader,
@@ -173,17 +247,30 @@ class Session:
                 self.seed,
                 task,
                 list(known),
-                model_ids=dict.fromkeys(names, self.model_id(model)),
+                model_ids={name: self.model_id(player) for name, player in players.items()},
+                max_active=max_active([self.config.remotes.get(p) for p in players.values()]),
             )
         return debates, store
+
+    def _generators(self, players: Mapping[str, str], task: Task) -> dict[str, Generator]:
+        remotes = set(players.values()) & set(self.config.remotes)
+        made = {player: self.generator(player) for player in players.values()}
+        here = [generator for player, generator in made.items() if player not in remotes]
+        tell = functools.partial(task.advance, 0)
+        for player in remotes:
+            made[player] = Watched(made[player], here, task.restart, tell)
+        return {name: made[player] for name, player in players.items()}
 
     @functools.cached_property
     def base_engine(self) -> Engine:
         """The engine of the base model."""
-        return Engine(self.model("base"), self.config.engine)
+        return Engine(self.model("base"), self.config.engine, self.tokenizer)
 
-    def release(self) -> None:
-        """Free the base model's engine."""
+    def close(self) -> None:
+        """Free the engines, and end all talk with servers."""
+        if "remotes" in self.__dict__:
+            self.remotes.close()
+        self._student = None
         self.__dict__.pop("base_engine", None)
         gc.collect()
 
@@ -205,6 +292,10 @@ class Session:
             "team": to_dict(self.team),
             "sample": c["sample"],
         }
+        if self.config.remotes:
+            remotes = sorted(self._players() - {BASE})
+            sample["policy"] = self.config.policy
+            sample["remotes"] = {name: self.model_id(name) for name in remotes}
         synthesize = sample | {
             "synthesis": c["synthesis"],
             "students": c["students"],

@@ -72,7 +72,7 @@ def test_what_cannot_be_done_is_said(sampled, loaded, tmp_path):
         arkjax.synthesize(sampled, strategy="dda")
     with pytest.raises(DataError, match="no problems"):
         arkjax.sample("debate", [], *loaded)
-    with pytest.raises(DataError, match="no ArkJAX model at"):
+    with pytest.raises(DataError, match="there is no model at"):
         arkjax.load(tmp_path)
     with pytest.raises(ConfigError, match="debate"):
         arkjax.sample("debait", [sampled.debates[0].problem], *loaded)

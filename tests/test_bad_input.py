@@ -56,7 +56,7 @@ def files(root: Path) -> dict[str, str]:
     ("override", "code", "words"),
     [
         ("--config.sample.problem=3", 2, ["config.sample.problem", "did you mean 'problems'"]),
-        ("--config.student.lr=3", 2, ["config.student.lr", "objective"]),
+        ("--config.student.warmup=3", 2, ["config.student.warmup", "objective"]),
         ("--config.sample.problems=many", 2, ["config.sample.problems must be an integer"]),
         ("--config.sample.problems=0", 2, ["config.sample.problems is 0", "at least one"]),
         ("--config.base.train.steps=0", 2, ["config.base.train", "steps is 0"]),
@@ -72,7 +72,7 @@ def files(root: Path) -> dict[str, str]:
         ("--config.engine.length_classes=(48, 100)", 3, ["'debate'", "holds 100", "max_tokens"]),
         ("--config.engine.length_classes=(48, 20)", 2, ["engine.length_classes", "ascending"]),
         ("--config.tokenizer=nowhere.model", 3, ["nowhere.model"]),
-        ("--config.base.checkpoint=/nope", 3, ["no ArkJAX model at /nope"]),
+        ("--config.base.checkpoint=/nope", 3, ["no model at /nope"]),
         ("--config.mesh.tensor=3", 2, ["mesh", "8 devices"]),
         ("--seed=4", 2, ["--seed 4", "(0,)"]),
         ("--redo=distil", 2, ["--redo distil", "did you mean distill"]),

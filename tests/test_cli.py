@@ -234,6 +234,19 @@ def test_plain_progress_is_rare_and_shows_rate_and_time_left(capsys):
         "sample: 560/1,000 calls, 10 calls/s, 44s left, 0.5 correct",
         "sample: 1,000/1,000 calls, 12 calls/s, took 50s, 0.5 correct",
     ]
+    with progress.task("resumed", total=1000, unit="calls") as task:
+        clock.now += 2
+        task.advance(900)
+        task.restart()
+        clock.now += 50
+        task.advance(50)
+        clock.now += 50
+        task.advance(50)
+    # What was there already does not make the rest look quick.
+    assert capsys.readouterr().err.splitlines() == [
+        "resumed: 950/1,000 calls, 1 calls/s, 50s left",
+        "resumed: 1,000/1,000 calls, 1 calls/s, took 1m40s",
+    ]
     with Progress(enabled=False).task("quiet") as task:
         task.advance()
     assert capsys.readouterr().err == ""

@@ -15,7 +15,7 @@ class System:
 
     Attributes:
       name: as in the report.
-      model: "base", or the name of a student.
+      model: "base", the name of a student, or that of a remote.
       team: who plays.
       shares: systems whose calls are the same where they coincide, and need not be made again.
     """
@@ -32,6 +32,7 @@ def systems(
     samples: TeamSpec,
     roles: TeamSpec,
     students: Sequence[str],
+    policy: str = "base",
 ) -> list[System]:
     """All systems of a run, cheapest shared calls first.
 
@@ -41,12 +42,13 @@ def systems(
       samples: samples of the bare prompt that vote, at the team's token budget.
       roles: the team's roles without communication.
       students: names of the students; each answers the bare prompt once, like `base`.
+      policy: the model of the team, and of the roles and samples that it is compared with.
     """
     return [
         System("base", "base", single),
-        System("self_consistency", "base", samples),
-        System("role_vote", "base", roles),
-        System("team", "base", team, shares=("role_vote",)),
+        System("self_consistency", policy, samples),
+        System("role_vote", policy, roles),
+        System("team", policy, team, shares=("role_vote",)),
         *(System(name, name, single) for name in students),
     ]
 

@@ -322,6 +322,9 @@ def _read_sampling(data: Any, path: str) -> SamplingParams:
     stop_ids = f.items("stop_ids", ())
     if not all(isinstance(token, int) and token >= 0 for _, token in stop_ids):
         raise ConfigError(f"{f.at('stop_ids')} must hold token ids")
+    stop = f.items("stop", ())
+    if not all(isinstance(text, str) and text for _, text in stop):
+        raise ConfigError(f"{f.at('stop')} must hold texts")
     low = float("-inf")
     try:
         return SamplingParams(
@@ -331,6 +334,8 @@ def _read_sampling(data: Any, path: str) -> SamplingParams:
             min_p=f.number("min_p", 0.0, low=low, kind=float),
             max_tokens=f.number("max_tokens", 64, low=low),
             stop_ids=tuple(token for _, token in stop_ids),
+            stop=tuple(text for _, text in stop),
+            top_logprobs=f.number("top_logprobs", 0, low=low),
         )
     except ConfigError as error:
         # SamplingParams knows its fields as "sampling.x", not where they stand in the team.

@@ -48,12 +48,15 @@ class Prompt:
       segments: (source, start, end) over `ids`, in order and without gaps.
       prefix_len: number of ids before the speaker's header.
       parents: ids of the calls that are shown.
+      shared: numbers of ids, below `prefix_len`, that prompts of other views or rounds begin with
+        as well: the question, and the transcript up to each round.
     """
 
     ids: tuple[int, ...]
     segments: tuple[Segment, ...]
     prefix_len: int
     parents: tuple[str, ...]
+    shared: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +96,11 @@ def build_prompt(
     own = list(chat.turn(header(agent, stage)))
     if stage.view.layout == "role_first":
         parts.append((TEMPLATE, [*own, chat.end_id]))
+    shared, last_round = [len(question)], None
     for author, call in shown:
+        if last_round not in (None, call.round):
+            shared.append(sum(len(ids) for _, ids in parts))
+        last_round = call.round
         if stage.view.show == "answer":
             answer = call.parsed.get("answer")
             if answer is None:
@@ -113,6 +120,7 @@ def build_prompt(
         segments=_segments(parts),
         prefix_len=prefix_len,
         parents=tuple(parents),
+        shared=tuple(length for length in shared if 0 < length < prefix_len),
     )
 
 
@@ -142,7 +150,8 @@ def check_context(
                 f" {problem.id!r} can need {needed} tokens ({question} question, {tokens} for"
                 f" transcript and headers, {agent.sampling.max_tokens} to generate), but model"
                 f" {agent.model!r} holds {limit}: lower max_tokens, show fewer messages or less of"
-                " them, or choose a longer context (in a run, engine.length_classes)"
+                " them, or choose a longer context (in a run, engine.length_classes; that of a"
+                " server is its own)"
             )
 
 

@@ -105,6 +105,10 @@ class Plan:
         end = self.setting.chat.end_id
         ids = tuple(int(token) for token in generation.ids)
         spoken = ids[:-1] if ids and ids[-1] == end else ids
+        text = self.setting.tokenizer.decode(spoken)
+        if stop := self.request.sampling.stop:
+            # The text ends before what stopped it; the ids hold all that was generated.
+            text = text[: min((at for s in stop if (at := text.find(s)) >= 0), default=len(text))]
         return self.read(
             Call(
                 call_id=self.request.id,
@@ -122,7 +126,7 @@ class Plan:
                 gen_ids=ids,
                 logprobs=tuple(map(float, generation.logprobs)),
                 sampling_logprobs=tuple(map(float, generation.sampling_logprobs)),
-                text=self.setting.tokenizer.decode(spoken),
+                text=text,
                 parsed={},
                 parse_ok=False,
                 finish_reason=generation.finish_reason,
@@ -264,7 +268,9 @@ class _Table:
             sampling=sampling_dict(sampling),
             seed=seed,
         )
-        request = Request(name_of_call, prompt.ids, prompt.prefix_len, sampling, seed)
+        request = Request(
+            name_of_call, prompt.ids, prompt.prefix_len, sampling, seed, prompt.shared
+        )
         return Plan(self.setting, self.problem, stage, agent, self.round, sample, prompt, request)
 
     def _reason_to_stop(self, repeat: Repeat, rest: Sequence[str | Repeat]) -> str:

@@ -18,8 +18,11 @@ from arkjax.distillation.objective import Objective
 from arkjax.distillation.rows import Batch, Rows, batch, order
 from arkjax.distillation.targets import Target
 from arkjax.errors import ArkJAXError, ConfigError
+from arkjax.models.config import ModelConfig
+from arkjax.models.lora import trainable
 from arkjax.models.placement import shardings
 from arkjax.models.transformer import Transformer
+from arkjax.models.weights import weight_specs
 from arkjax.progress import Progress
 from arkjax.sharding import BATCH_AXES, ShardingRules, batch_sharding
 from arkjax.training.checkpoints import Checkpoints
@@ -41,6 +44,7 @@ class TrainConfig:
       log_every: steps between two lines of the metrics log.
       checkpoint_every: steps between two checkpoints.
       optimizer: the optimizer.
+      router_loss_weight: of the loss that spreads tokens evenly over routed experts.
     """
 
     steps: int
@@ -49,6 +53,7 @@ class TrainConfig:
     log_every: int
     checkpoint_every: int
     optimizer: OptimizerConfig
+    router_loss_weight: float = 1e-3
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -58,7 +63,11 @@ class TrainConfig:
 
 
 class TrainState(NamedTuple):
-    """Everything that a step changes. The position in the data is `step`, an integer."""
+    """Everything that a step changes. The position in the data is `step`, an integer.
+
+    `weights` are those that are trained, in fp32 whatever the model keeps; frozen ones are no part
+    of it.
+    """
 
     step: jax.Array
     weights: dict[str, jax.Array]
@@ -82,7 +91,8 @@ def train(
     """Train a model on rows, from its last checkpoint if there is one.
 
     Killed at any moment and called again, it ends with the same weights: the order of the rows is a
-    function of `seed` and the step, and the state is restored bit by bit.
+    function of `seed` and the step, and the state is restored bit by bit. Of a model with adapters
+    those alone are trained, and kept in checkpoints: going on needs the same model again.
 
     Args:
       model: the weights to start from; they are left as they are.
@@ -98,18 +108,21 @@ def train(
       teacher: gives the target of a batch, when the objective needs one.
 
     Raises:
-      ConfigError: if the batch cannot be spread over the mesh.
+      ConfigError: if the batch cannot be spread over the mesh, or the model's weights are quantised
+        and it has no adapters.
       ArkJAXError: if the loss is not finite; the message names the step.
     """
     check_batch(config, mesh)
-    optimizer = make_optimizer(config.optimizer, config.steps)
-    places = shardings(model.config, mesh, rules)
-    state = jax.jit(functools.partial(_start, optimizer))(jax.device_put(model.arrays(), places))
-    state_places = jax.tree.map(lambda x: x.sharding, state)
+    optimizer = make_optimizer(config.optimizer, config.steps, weight_specs(model.config))
+    frozen = jax.device_put(model.arrays(), shardings(model.config, mesh, rules))
+    trained = {name: frozen.pop(name) for name in sorted(trainable(model.config))}
+    state = jax.jit(functools.partial(_start, optimizer))(trained)
+    del trained  # The state holds copies: steps take them apart, and the given model stays.
+    state_places, frozen_places = jax.tree.map(lambda x: x.sharding, (state, frozen))
     step_fn = jax.jit(
-        functools.partial(_step, model.config, objective, optimizer, config.chunk_tokens, mesh),
+        functools.partial(training_step, model.config, objective, optimizer, config, mesh),
         donate_argnums=0,
-        in_shardings=(state_places, batch_sharding(mesh), None),
+        in_shardings=(state_places, frozen_places, batch_sharding(mesh), None),
         out_shardings=(state_places, NamedSharding(mesh, PartitionSpec())),
     )
 
@@ -128,7 +141,7 @@ def train(
                 indices = order(rows.num_rows, config.batch_rows, seed, step)
                 target = teacher(indices) if teacher else None
                 inputs = jax.device_put(batch(rows, indices), batch_sharding(mesh))
-                state, metrics = step_fn(state, inputs, target)
+                state, metrics = step_fn(state, frozen, inputs, target)
                 # Reading the step before this one never makes the device wait.
                 if waiting is not None:
                     _check_and_log(log, config, name, *waiting, task)
@@ -139,7 +152,9 @@ def train(
                     checkpoints.save(step + 1, state)
             if waiting is not None:
                 _check_and_log(log, config, name, *waiting, task)
-    return Transformer(model.config, state.weights)
+    kept = model.arrays()
+    trained = {name: w.astype(kept[name].dtype) for name, w in state.weights.items()}
+    return Transformer(model.config, frozen | trained, mesh)
 
 
 def check_batch(config: TrainConfig, mesh: Mesh, field: str = "batch_rows") -> None:
@@ -153,24 +168,38 @@ def check_batch(config: TrainConfig, mesh: Mesh, field: str = "batch_rows") -> N
 
 
 def _start(optimizer: optax.GradientTransformation, weights: dict[str, jax.Array]) -> TrainState:
+    # In 16 bits most steps would round to nothing (arXiv 1710.03740, section 3.1).
+    weights = {name: weight.astype(jnp.float32) for name, weight in weights.items()}
     return TrainState(jnp.zeros((), jnp.int32), weights, optimizer.init(weights))
 
 
-def _step(
-    model_config,
+def training_step(
+    model_config: ModelConfig,
     objective: Objective,
     optimizer: optax.GradientTransformation,
-    chunk_tokens: int,
+    config: TrainConfig,
     mesh: Mesh,
     state: TrainState,
+    frozen: dict[str, jax.Array],
     inputs: Batch,
     target: Target,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One optimizer step; the loss is a mean over the valid tokens of the whole batch."""
+    """One optimizer step; the loss is a mean over the valid tokens of the whole batch.
+
+    Args:
+      model_config, objective, optimizer, config, mesh: as of `train`.
+      state: before the step; its weights alone are differentiated.
+      frozen: the model's other weights.
+      inputs: the batch.
+      target: the teacher of the batch.
+
+    Returns:
+      The state after the step, and its metrics.
+    """
 
     def loss_fn(weights: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        model = Transformer(model_config, weights)
-        hidden = model(inputs.tokens, inputs.positions, inputs.segment_ids)
+        model = Transformer(model_config, frozen | weights, mesh)
+        hidden, router_loss = model.forward(inputs.tokens, inputs.positions, inputs.segment_ids)
         total, aux = linear_divergence(
             hidden,
             model.head.astype(hidden.dtype),
@@ -178,12 +207,19 @@ def _step(
             inputs.weights,
             objective=objective,
             target=target,
-            chunk_size=chunk_tokens,
+            chunk_size=config.chunk_tokens,
+            train_head=model_config.lora is None,
+            soft_cap=model_config.logit_soft_cap or None,
             mesh=mesh if mesh.size > 1 else None,
             token_axes=BATCH_AXES if mesh.size > 1 else (),
         )
         weight = jnp.maximum(inputs.weights.sum(), 1e-6)
-        return total / weight, {n: aux[n] / weight for n in ("cross_entropy", "divergence")}
+        metrics = {name: aux[name] / weight for name in ("cross_entropy", "divergence")}
+        loss = total / weight
+        if model_config.experts is not None:
+            metrics["router_loss"] = router_loss
+            loss += config.router_loss_weight * router_loss
+        return loss, metrics
 
     (loss, metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.weights)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.weights)

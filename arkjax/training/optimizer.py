@@ -1,12 +1,15 @@
 """The optimizer: AdamW, or Muon for the layers' matrices, under warm-up and cosine decay."""
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 
 import jax
 import optax
 from optax import contrib
 
 from arkjax.errors import ConfigError
+from arkjax.models.weights import LAYERS, WeightSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +52,10 @@ _MUON_RMS = 0.2
 _MUON_MOMENTUM = 0.95
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """The transformation for a run of `steps` steps."""
+def make_optimizer(
+    config: OptimizerConfig, steps: int, specs: Mapping[str, WeightSpec]
+) -> optax.GradientTransformation:
+    """The transformation for a run of `steps` steps of the weights that `specs` describes."""
 
     def schedule(peak: float) -> optax.Schedule:
         return optax.warmup_cosine_decay_schedule(
@@ -62,7 +67,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         )
 
     def decayed(weights: dict[str, jax.Array]) -> dict[str, bool]:
-        return {name: not name.endswith("norm") for name in weights}
+        return {name: specs[name].inputs > 0 for name in weights}
 
     if config.muon_learning_rate:
         optimizer = contrib.muon(
@@ -73,7 +78,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             adam_learning_rate=schedule(config.learning_rate),
             adam_b1=config.beta1,
             adam_b2=config.beta2,
-            muon_weight_dimension_numbers=_matrices,
+            muon_weight_dimension_numbers=functools.partial(_matrices, specs),
         )
     else:
         optimizer = optax.adamw(
@@ -87,18 +92,19 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 
 def _matrices(
-    weights: dict[str, jax.Array],
+    specs: Mapping[str, WeightSpec], weights: dict[str, jax.Array]
 ) -> dict[str, contrib.MuonDimensionNumbers | None]:
-    """How each weight is a matrix from inputs to outputs, layer by layer; None: it is none."""
+    """How each weight is a matrix from inputs to outputs, layer by layer and expert by expert.
 
-    # Muon asks again with placeholders for what is none: the name alone must tell.
+    None for what is none. Muon asks again with placeholders for those: names alone must tell.
+    """
     numbers = {}
-    for name, weight in weights.items():
-        numbers[name] = None
-        if name.startswith("layers_") and not name.endswith("norm"):
-            # [L, D, ...] maps the residual stream to heads or mlp; "o" [L, H, h, D] heads back.
-            split = weight.ndim - 1 if name == "layers_o" else 2
+    for name in weights:
+        spec, numbers[name] = specs[name], None
+        if name.startswith(LAYERS) and spec.inputs:
+            outputs = range(len(spec.shape) - spec.inputs)
             numbers[name] = contrib.MuonDimensionNumbers(
-                tuple(range(1, split)), tuple(range(split, weight.ndim))
+                tuple(range(len(outputs), len(spec.shape))),
+                tuple(i for i in outputs if spec.axes[i] not in ("layers", "experts")),
             )
     return numbers

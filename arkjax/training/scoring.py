@@ -28,11 +28,11 @@ def live_teacher(
       row_length: T of the rows that hold a prompt and a target.
     """
     most = max(map(len, prompts))
-    config = model.config
+    config, mesh = model.config, model.mesh
 
     @jax.jit
     def hidden(weights, tokens, positions, segment_ids):
-        return Transformer(config, weights)(tokens, positions, segment_ids)
+        return Transformer(config, weights, mesh)(tokens, positions, segment_ids)
 
     def target(indices: np.ndarray) -> HiddenTarget:
         contexts = teacher_batch(rows, indices, prompts, row_length, num_contexts=most)
@@ -40,7 +40,9 @@ def live_teacher(
         def hidden_fn(tokens, positions, segment_ids):
             return hidden(model.arrays(), tokens, positions, segment_ids)
 
-        return mixture_target(hidden_fn, contexts, model.head)
+        return mixture_target(
+            hidden_fn, contexts, model.head, soft_cap=config.logit_soft_cap or None
+        )
 
     return target
 
@@ -71,6 +73,7 @@ def tape_scorer(
             mask=mask,
             top_k=top_k,
             kd_temperature=kd_temperature,
+            soft_cap=target.soft_cap,
         )
         return scores.top_ids, scores.top_logprobs, scores.log_tail
 

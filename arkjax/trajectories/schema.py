@@ -114,7 +114,7 @@ def canonical_json(value: Any) -> str:
 
 def sampling_dict(sampling: SamplingParams) -> dict[str, Any]:
     """The fields of `sampling` as plain values that are equal whenever the sampling is."""
-    return {
+    fields = {
         "temperature": float(sampling.temperature),
         "top_k": int(sampling.top_k),
         "top_p": float(sampling.top_p),
@@ -122,6 +122,8 @@ def sampling_dict(sampling: SamplingParams) -> dict[str, Any]:
         "max_tokens": int(sampling.max_tokens),
         "stop_ids": [int(token) for token in sampling.stop_ids],
     }
+    # Named only where there are any, so that calls recorded before there were keep their ids.
+    return fields | ({"stop": list(sampling.stop)} if sampling.stop else {})
 
 
 def call_id(

@@ -143,6 +143,7 @@ def fit(rows, model):
             f.name: changes.pop(f.name) for f in dataclasses.fields(CONFIG) if f.name in changes
         }
         settings = {
+            "model": model,
             "rows": rows,
             "objective": Objective(),
             "seed": 3,
@@ -154,7 +155,7 @@ def fit(rows, model):
         }
         rows_, objective = settings.pop("rows"), settings.pop("objective")
         config = dataclasses.replace(CONFIG, **config)
-        trained = train(model, rows_, objective, config, directory, **settings)
+        trained = train(settings.pop("model"), rows_, objective, config, directory, **settings)
         return {name: np.asarray(array) for name, array in trained.arrays().items()}
 
     return fit

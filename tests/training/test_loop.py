@@ -12,8 +12,9 @@ import pytest
 from arkjax.distillation.rows import batch, order
 from arkjax.errors import ArkJAXError, ConfigError
 from arkjax.models.transformer import Transformer
+from arkjax.models.weights import weight_specs
 from arkjax.training.metrics import read_metrics
-from arkjax.training.optimizer import make_optimizer
+from arkjax.training.optimizer import OptimizerConfig, make_optimizer
 
 
 def assert_same(a, b):
@@ -38,7 +39,7 @@ def dense_training(model, rows, config, seed):
         nll = -jnp.take_along_axis(log_q, b.targets[..., None], -1)[..., 0]
         return (nll * b.weights).sum() / b.weights.sum()
 
-    optimizer = make_optimizer(config.optimizer, config.steps)
+    optimizer = make_optimizer(config.optimizer, config.steps, weight_specs(model.config))
 
     @jax.jit
     def step(weights, state, b):
@@ -136,3 +137,18 @@ def test_sparse_logs_have_the_last_step(fit, tmp_path):
     fit(tmp_path, steps=3, log_every=2)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [2, 3]
+
+
+def test_small_steps_add_up_though_the_model_is_kept_in_16_bits(model, rows, fit, tmp_path):
+    """Steps of a hundredth of a bf16 spacing: each alone would round to nothing."""
+    config = dataclasses.replace(model.config, dtype="bfloat16", param_dtype="bfloat16")
+    start = {name: w.astype(jnp.bfloat16) for name, w in model.arrays().items()}
+    half = Transformer(config, start, model.mesh)
+    big = np.abs(np.asarray(start["layers_q"], np.float32)) > 0.25
+    slow = OptimizerConfig(4e-5, 0, 1.0, 0.9, 0.95, 0.0, 1.0)
+    after = fit(tmp_path / "one", model=half, steps=2, optimizer=slow)
+    assert after["layers_q"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(after["layers_q"][big], np.asarray(start["layers_q"])[big])
+    later = fit(tmp_path / "many", model=half, steps=60, checkpoint_every=60, optimizer=slow)
+    moved = later["layers_q"][big] != np.asarray(start["layers_q"])[big]
+    assert moved.mean() > 0.5

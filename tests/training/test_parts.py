@@ -9,7 +9,7 @@ import pytest
 
 from arkjax.errors import ConfigError, DataError
 from arkjax.models.config import ModelConfig
-from arkjax.models.transformer import weight_specs
+from arkjax.models.weights import WeightSpec, weight_specs
 from arkjax.shipped import shipped_path
 from arkjax.tasks.registry import SHIPPED_WORLD
 from arkjax.tasks.world_documents import make_documents
@@ -44,20 +44,23 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path):
         read_metrics(path)
 
 
+VECTOR = {"w": WeightSpec((2,), (None,), inputs=1)}
+
+
 def test_norm_scales_do_not_decay_and_everything_else_does():
     config = ModelConfig(32, 16, 2, 2, 1, 8, 16, qk_norm=True, tie_embeddings=False)
     weights = {name: jnp.ones(spec.shape) for name, spec in weight_specs(config).items()}
-    optimizer = make_optimizer(OPTIMIZER, 10)
+    optimizer = make_optimizer(OPTIMIZER, 10, weight_specs(config))
     nothing = jax.tree.map(jnp.zeros_like, weights)
     updates, _ = optimizer.update(nothing, optimizer.init(weights), weights)
     still = {name for name, update in updates.items() if not np.asarray(update).any()}
-    assert still == {name for name, spec in weight_specs(config).items() if spec.fan_in == 0}
+    assert still == {name for name, spec in weight_specs(config).items() if spec.inputs == 0}
     for name in updates.keys() - still:
         np.testing.assert_allclose(updates[name], -1e-2 * 0.5, rtol=1e-5)
 
 
 def test_gradients_are_clipped_to_their_norm():
-    optimizer = make_optimizer(dataclasses.replace(OPTIMIZER, weight_decay=0.0), 10)
+    optimizer = make_optimizer(dataclasses.replace(OPTIMIZER, weight_decay=0.0), 10, VECTOR)
     weights = {"w": jnp.zeros(3)}
     # Adam's first step has the size of the learning rate whatever the gradient: its state tells.
     _, state = optimizer.update(
@@ -70,7 +73,7 @@ def test_gradients_are_clipped_to_their_norm():
 @pytest.mark.parametrize(("warmup", "steps"), [(0, 1), (5, 1), (0, 4), (9, 4), (2, 4)])
 def test_the_learning_rate_is_finite_and_never_above_its_peak(warmup, steps):
     config = dataclasses.replace(OPTIMIZER, warmup_steps=warmup, clip_norm=1e9)
-    optimizer = make_optimizer(config, steps)
+    optimizer = make_optimizer(config, steps, VECTOR)
     weights = {"w": jnp.ones(2)}
     state = optimizer.init(weights)
     for _ in range(steps):
@@ -89,11 +92,11 @@ def test_muon_steps_along_all_directions_of_a_layer_alike(name):
     keys = dict(zip(specs, jax.random.split(jax.random.key(0), len(specs)), strict=True))
     gradients = {n: jax.random.normal(keys[n], spec.shape) for n, spec in specs.items()}
     muon = dataclasses.replace(OPTIMIZER, muon_learning_rate=1e-2)
-    optimizer = make_optimizer(muon, 10)
+    optimizer = make_optimizer(muon, 10, specs)
     updates, _ = optimizer.update(gradients, optimizer.init(weights), weights)
     for layer in np.asarray(updates[f"layers_{name}"]):
-        # "o" reads the heads, all others the residual stream.
-        matrix = layer.reshape(-1, 16) if name == "o" else layer.reshape(layer.shape[0], -1)
+        # "o" reads the heads [H, h], all others a vector.
+        matrix = layer.reshape(16, -1) if name == "o" else layer.reshape(-1, layer.shape[-1])
         spread = np.linalg.svd(matrix, compute_uv=False)
         # Five Newton-Schulz steps leave singular values within 0.7 and 1.2 of their mean or so.
         assert spread.max() / spread.min() < 2.5

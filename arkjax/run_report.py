@@ -1,0 +1,91 @@
+"""The last stage: the outcomes of all seeds, put together."""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection
+from pathlib import Path
+
+from arkjax.evaluation.outcomes import Outcomes
+from arkjax.progress import Progress
+from arkjax.reporting.report import build_report, write_report
+from arkjax.run_config import RunConfig
+from arkjax.rundir import RunDirectory
+from arkjax.session import Session, device_facts
+from arkjax.storage import content_hash
+from arkjax.teams.spec import TeamSpec
+from arkjax.training.metrics import read_metrics
+from arkjax.versions import versions
+
+
+def report(
+    config: RunConfig, directory: RunDirectory, names: Collection[str], progress: Progress
+) -> dict:
+    """Put the outcomes of all seeds together: report.json, report.html and plots.
+
+    Args:
+      config: of the run.
+      directory: the run directory.
+      names: of the stages that every seed must have finished.
+      progress: told where the report is.
+
+    Returns:
+      What report.json holds.
+
+    Raises:
+      ArkJAXError: if a stage is unfinished, damaged, or of another config.
+    """
+    outcomes, wall, counts, curves, oracle = [], defaultdict(float), {}, {}, set()
+    for seed in config.seeds:
+        session = Session(config, directory, seed, progress)
+        stages = {name: session.stage(name) for name in names}
+        summaries = {name: stage.summary() for name, stage in stages.items()}
+        for name, stage in stages.items():
+            stage.check(session.inputs(name))
+        stages["evaluate"].verify()
+        outcomes.append(Outcomes.load(stages["evaluate"].path / "outcomes.parquet"))
+        for name, summary in summaries.items():
+            wall[name] += summary["seconds"]
+        oracle |= set(summaries["evaluate"]["oracle"])
+        if seed == config.seeds[0]:
+            counts = summaries["synthesize"]["counts"]
+            curves = _curves(config, stages["base"].path, stages["distill"].path)
+            debates = json.loads((stages["evaluate"].path / "debates.json").read_text())
+    built = build_report(
+        Outcomes.concatenate(outcomes),
+        config_hash=content_hash(config.to_dict()),
+        versions=versions(),
+        device=device_facts(),
+        seeds=list(config.seeds),
+        wall_seconds=dict(wall),
+        counts=counts,
+        notes=_remote_players(config, session.team),
+        oracle=sorted(oracle),
+        command=f"arkjax run --config {config.name} --workdir runs/{config.name}",
+    )
+    write_report(directory.report, built, curves=curves, debates=debates)
+    progress.say(f"report: {directory.report / 'report.html'}")
+    return built
+
+
+def _remote_players(config: RunConfig, team: TeamSpec) -> list[str]:
+    """Sentences that say what was said by models that are not of this run."""
+    notes = []
+    for name, remote in config.remotes.items():
+        agents = [agent.id for agent in team.agents if agent.model == name]
+        plays = [f"{', '.join(agents)} of the team"] if agents else []
+        if name == config.policy:
+            plays = ["self_consistency, role_vote and all of the team that names no other model"]
+        if plays:
+            notes.append(
+                f"The model {remote.model} at {remote.url} played {plays[0]}; base and the "
+                "students answered themselves."
+            )
+    return notes
+
+
+def _curves(config: RunConfig, base_path: Path, distill_path: Path) -> dict:
+    paths = {"base": base_path, **{name: distill_path / name for name in config.students}}
+    return {
+        name: [(line["step"], line["loss"]) for line in read_metrics(path / "metrics.jsonl")]
+        for name, path in paths.items()
+    }
