@@ -23,6 +23,9 @@ CORE = [
     "absl-py>=2.3,<3",
     "numpy>=2.2,<3",
     "sentencepiece>=0.2.1,<0.3",
+    "tokenizers>=0.22,<0.24",
+    "huggingface-hub>=1.0,<3",
+    "jinja2>=3.1.6,<4",
     "pyarrow>=21,<27",
     "rich>=14,<16",
     "matplotlib>=3.10,<4",
@@ -36,7 +39,12 @@ TASKS = [
     # TensorFlow Datasets imports it on every Python and asks for it on old ones only.
     "importlib-resources>=6,<8",
 ]
-TEST = ["pytest>=9,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.130,<7"]
+LORA = ["qwix>=0.1.8,<0.2"]
+SERVE = ["aiohttp>=3.14,<4"]
+# What the tests compare with. Torch of exactly this number comes without CUDA from the registry.
+PARITY = ["torch==2.13.0", "transformers>=5.23,<6", "peft>=0.21,<0.22"]
+# With aiohttp, so that calls to servers are tested on both Pythons.
+TEST = ["pytest>=9,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.130,<7", *SERVE]
 
 
 class BuildWithShippedFiles(build_py):
@@ -79,8 +87,11 @@ setup(
             'jax[cuda13]==0.10.2; python_version < "3.12"',
             'jax[cuda13]>=0.11.1,<0.13; python_version >= "3.12"',
         ],
+        "lora": LORA,
+        "serve": SERVE,
         "test": TEST,
-        "dev": [*TASKS, *TEST, "ruff>=0.12"],
+        "parity": PARITY,
+        "dev": [*TASKS, *LORA, *TEST, "openai>=1.50,<3", "ruff>=0.12"],
     },
     entry_points={"console_scripts": ["arkjax = arkjax.cli:entry"]},
     classifiers=[

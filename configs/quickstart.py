@@ -109,6 +109,8 @@ def get_config(arg: str = "") -> ConfigDict:
         "control_no_debate",
     )
     c.student = ConfigDict()
+    c.student.lora = None  # or ConfigDict({"rank": 16, "alpha": 32.0}): adapters only
+    c.student.base_quantization = "none"  # under adapters also "int8" or "nf4"
     c.student.row_length = 128
     # A short, gentle training: the skills are there, and a longer one forgets long problems.
     c.student.train = _train(steps=60, batch_rows=16, learning_rate=3e-4, warmup_steps=6)
@@ -122,6 +124,11 @@ def get_config(arg: str = "") -> ConfigDict:
     c.student.objective.scale_by_temperature_squared = False
     c.student.objective.normalize = False
     c.student.objective.token_clip = placeholder(float)  # none
+
+    # Who plays the team: "base", or the name of a model behind a server, described in remotes:
+    # c.remotes = ConfigDict({"big": {"url": "http://127.0.0.1:8000/v1", "model": "my-model"}})
+    c.policy = "base"
+    c.remotes = ConfigDict()
 
     c.evaluation = ConfigDict()
     c.evaluation.splits = ("test", "ood")

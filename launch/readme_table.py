@@ -10,52 +10,12 @@ written, and the exit code is 1 when the file differs from what the report says.
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from arkjax.errors import ArkJAXError, DataError
-from arkjax.reporting import systems
-from arkjax.reporting.headline import interval, percent
+from arkjax.reporting.markdown import results_table
 from arkjax.storage import write_atomic
-
-
-def _cell(entry: Mapping[str, Any] | None) -> str:
-    return f"{percent(entry['accuracy'])} {interval(entry['ci95'])}" if entry else "–"
-
-
-def _text(value: Any) -> str:
-    """A value that cannot end a table cell or open a tag."""
-    return str(value).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-
-
-def markdown(report: Mapping[str, Any], command: str | None = None) -> str:
-    """The table of all systems, and the line that says how it was made."""
-    splits = systems.ordered_splits(report["splits"])
-    sections = report["splits"]
-    main = splits[0]
-    hard = "multi" in sections[main].get("parts", ())
-    head = ["system", *(f"{split}, %" for split in splits)]
-    head += [f"{main}, multi, %"] if hard else []
-    head += ["calls", "generated tokens"]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-    for name in systems.ordered({n for split in splits for n in sections[split]["systems"]}):
-        entries = [sections[split]["systems"].get(name) for split in splits]
-        cost = next(entry for entry in entries if entry)
-        row = [_text(systems.label(name)), *map(_cell, entries)]
-        if hard:
-            row.append(_cell(entries[0]["by_part"].get("multi") if entries[0] else None))
-        lines.append([*row, f"{cost['calls']:.1f}", f"{cost['generated_tokens']:,.0f}"])
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    sizes = ", ".join(f"{split} {sections[split]['n']:,}" for split in splits)
-    seeds = ", ".join(map(str, report["seeds"]))
-    command = command or report.get("command")
-    made = f"made by `{_text(command)}`, " if command else ""
-    warning = f"**{_text(report['first_line'])}**\n\n" if report.get("missing") else ""
-    return (
-        f"{warning}{text}\n\nRight answers with 95% intervals over problems ({sizes}) and seeds "
-        f"({seeds}); cost per problem on {main}; {made}config `{report['config_hash'][:12]}`."
-    )
 
 
 def fill(text: str, block: str, content: str) -> str:
@@ -82,7 +42,7 @@ def _read(path: Path) -> str:
 def _update(args: argparse.Namespace) -> int:
     try:
         report = json.loads(_read(args.report))
-        content = markdown(report, args.command)
+        content = results_table(report, args.command)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{args.report}: not a report ({error!r}); make it again with `arkjax report`"

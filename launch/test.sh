@@ -2,7 +2,9 @@
 # Installs ArkJAX for development into .venv-test and checks it: linter, formatter, all tests, and
 # the fast tests on the newest Python there is. Arguments go to the main pytest run:
 #   launch/test.sh -k rundir         (two processes; -n 0 for one)
-# ARKJAX_PYTHON chooses the interpreter, ARKJAX_VENV the environment's folder.
+# ARKJAX_PYTHON chooses the interpreter, ARKJAX_VENV the environment's folder, ARKJAX_EXTRAS what is
+# installed: "dev,parity,tpu" brings the reference implementations and the TPU compiler, with which
+# ARKJAX_PARITY=1 lets no comparison be skipped.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -13,7 +15,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck disable=SC2034
 need_gib=6
 venv=${ARKJAX_VENV:-$root/.venv-test}
-install_environment "$venv" -e "${root}[dev]"
+install_environment "$venv" -e "${root}[${ARKJAX_EXTRAS:-dev}]"
 cd "$root"
 
 "$venv/bin/ruff" check .
@@ -27,7 +29,8 @@ if at_least "$(python_version "$venv/bin/python")" 3.12; then
 elif find_python 3.12 python3.12 python3.13 python3.14; then
     install_environment "$venv-312" -e "${root}[test]"
     echo "Fast tests on Python $(python_version "$venv-312/bin/python"):"
-    "$venv-312/bin/python" -m pytest -q -m fast tests
+    # The reference implementations are in the main environment only.
+    env -u ARKJAX_PARITY "$venv-312/bin/python" -m pytest -q -m fast tests
 else
     echo "No Python 3.12 or newer was found: the newer set of versions is not tested here."
 fi
