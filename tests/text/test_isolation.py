@@ -202,8 +202,7 @@ def test_attacks_are_stopped_in_any_thread_and_disturb_no_other():
 
 
 def children():
-    """Ids of the processes that this one has started and that still run."""
-    """Processes that any thread of this one has started."""
+    """Ids of the processes that still run and that any thread of this one has started."""
     found = []
     for thread in os.listdir("/proc/self/task"):
         with open(f"/proc/self/task/{thread}/children") as handle:
