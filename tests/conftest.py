@@ -1,6 +1,7 @@
 """What all tests share: eight pretend devices, no silent broadcasting, and one whole small run."""
 
 import fcntl
+import gc
 import os
 import subprocess
 import sys
@@ -15,10 +16,26 @@ _FLAG = "--xla_force_host_platform_device_count"
 if _FLAG not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}=8".strip()
 
+import jax  # noqa: E402
+
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "fast: quick; also run on the newest supported Python")
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
+
+
+# A process may have 65,530 memory mappings on most Linux machines; a compiled program takes about 17.
+_MOST_MAPPINGS = 12_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Let go of what earlier tests compiled: a process that holds it all in the end dies of it."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 # --- whole runs -----------------------------------------------------------------------------------

@@ -7,11 +7,16 @@ fresh random weights: about the smallest that anybody runs, which leaves the hos
 Every call has up to 36 tokens, is detokenised as it grows to look for a stop text, parsed, graded,
 and recorded in Parquet. The engine is warm.
 
-Shares of the time by the clock: `engine` is what the host does in the engine, namely choosing calls
-and laying them out, handing programs over, and taking tokens in; `team` is all else, which is what
-the team does with answers, their grades and their records. The rest is waiting for the device.
-On a CPU, host and device share the cores. Medians of the repeats; there are no peers, so no ratios.
-The last line is one JSON object.
+- overhead: the share of the time that is there because of the host. What the engine handed to the
+  device is recorded in a further run of the same debates, and run again without any of the host's
+  part: that takes `device_seconds`. On a CPU, where host and device share the cores, this counts
+  what the host takes from the device too.
+- host: the share of the time in which the host works, most of it while the device does too.
+  `engine` is what it does in the engine, namely choosing calls and laying them out, handing
+  programs over, and taking tokens in; `team` all else, which is what the team does with answers,
+  their grades and their records. In the rest it waits for the device.
+
+Medians of the repeats; there are no peers, so no ratios. The last line is one JSON object.
 """
 
 import argparse
@@ -25,6 +30,7 @@ import time
 from pathlib import Path
 
 import jax
+from device_alone import Recording
 
 from arkjax import config
 from arkjax.models.config import ModelConfig
@@ -67,9 +73,8 @@ def main() -> None:
     team = dataclasses.replace(team, agents=tuple(agents))
     problems = task.load("test", args.problems)
 
-    repeats = []
-    # The first one is not counted: it compiles.
-    for seed in range(args.repeats + 1):
+    def debate(seed: int) -> tuple[float, int]:
+        """Seconds and calls of all debates."""
         engine.profile.reset()
         with tempfile.TemporaryDirectory(prefix="bench-host-") as folder:
             started = time.perf_counter()
@@ -77,20 +82,34 @@ def main() -> None:
                 models = dict.fromkeys(team.models, engine)
                 play(team, problems, models, chat, tokenizer, task.grader, store, seed)
                 calls = len(store)
-            seconds = time.perf_counter() - started
-        if not seed:
-            print(f"cold: {seconds:.1f} s", flush=True)
-            continue
-        profile = engine.profile
+            return time.perf_counter() - started, calls
+
+    print(f"cold: {debate(0)[0]:.1f} s", flush=True)
+    repeats = []
+    for seed in range(1, args.repeats + 1):
+        # Nothing is left over from before, so that the same can be played twice.
+        engine.cancel()
+        seconds, calls = debate(seed)
+        profile = dataclasses.replace(engine.profile)
+        engine.cancel()
+        recording = Recording()
+        with recording.on():
+            debate(seed)
+        if (profile.steps, profile.tokens) != (engine.profile.steps, engine.profile.tokens):
+            raise SystemExit("error: the same debates took other steps when they were recorded")
+        alone = recording.seconds()
         shares = {part: getattr(profile, part) / seconds for part in HOST}
         shares["engine"] = (profile.seconds - profile.waiting) / seconds
         shares["team"] = 1 - profile.seconds / seconds
         shares["host"] = shares["engine"] + shares["team"]
-        repeats.append(shares | {"seconds": seconds, "steps": profile.steps})
+        shares["overhead"] = 1 - alone / seconds
+        times = {"seconds": seconds, "device_seconds": alone}
+        repeats.append(shares | times | {"steps": profile.steps, "programs": len(recording)})
         print(profile.describe())
         print(
-            f"{seconds:.2f} s for {calls} calls; host {shares['host']:.1%}: "
-            f"engine {shares['engine']:.1%}, team {shares['team']:.1%}",
+            f"{seconds:.2f} s for {calls} calls; {len(recording)} programs of the device take "
+            f"{alone:.2f} s alone: overhead {shares['overhead']:.1%}. The host works for "
+            f"{shares['host']:.1%}: engine {shares['engine']:.1%}, team {shares['team']:.1%}",
             flush=True,
         )
     medians = {key: statistics.median(r[key] for r in repeats) for key in repeats[0]}
