@@ -24,7 +24,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
 
 
-# A process may have 65,530 memory mappings on most Linux machines; a compiled program takes about 17.
+# Most Linux machines let a process have 65,530 memory mappings; a compiled program takes about 17.
 _MOST_MAPPINGS = 12_000
 
 
