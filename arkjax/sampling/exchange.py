@@ -100,8 +100,9 @@ class Exchange:
         Returns:
           The words of each process.
         """
-        mine = json.dumps(about)
-        self._store.put(self._key("about", self.me), mine.encode())
+        # Whoever is heard of at all in this round must be known to be alive.
+        self._tell("waiting", progress=0)
+        self._store.put(self._key("about", self.me), json.dumps(about).encode())
         told: dict[int, dict[str, str]] = {self.me: about}
         pause, trouble = 0.01, None
         while True:

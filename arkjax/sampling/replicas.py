@@ -2,7 +2,6 @@
 
 import collections
 import concurrent.futures
-import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 
@@ -297,31 +296,3 @@ class Replicas:
 
 def _alone(_: int) -> None:
     """There is no other process to look after."""
-
-
-def make_generator(
-    model: Transformer, config: EngineConfig, tokenizer: Tokenizer | None = None
-) -> Engine | Replicas:
-    """What generates best with a model on its mesh.
-
-    On a mesh with several data replicas, each of which has all weights already, that is an engine
-    for each, of sizes that hold as many calls and prefixes together as `config` says. On a mesh
-    that divides the weights over "fsdp" it is one engine, since a copy may find no room.
-    """
-    mesh = model_mesh(model)
-    shape = dict(mesh.shape) if mesh is not None else {}
-    count = shape.get("data", 1)
-    if count == 1 or shape["fsdp"] > 1:
-        return Engine(model, config, tokenizer)
-    sizes = {
-        name: -(-getattr(config, name) // count)
-        for name in (
-            "slots",
-            "prefixes",
-            "admit_rows",
-            "prefix_rows",
-            "waiting_rows",
-            "least_slots",
-        )
-    }
-    return Replicas(model, dataclasses.replace(config, **sizes), tokenizer)

@@ -19,7 +19,7 @@ PORT, ME, FOLDER = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 jax.distributed.initialize(f"localhost:{PORT}", 2, ME)
 
 from arkjax.errors import ArkJAXError  # noqa: E402
-from arkjax.models.config import ModelConfig  # noqa: E402
+from arkjax.models.config import config_from_json  # noqa: E402
 from arkjax.models.placement import shardings  # noqa: E402
 from arkjax.models.transformer import Transformer  # noqa: E402
 from arkjax.sampling.engine_config import EngineConfig  # noqa: E402
@@ -28,7 +28,7 @@ from arkjax.sampling.replicas import Replicas  # noqa: E402
 from arkjax.sharding import MeshConfig, ShardingRules, make_mesh  # noqa: E402
 
 WORK = json.loads((FOLDER / "work.json").read_text())
-CONFIG = ModelConfig(**WORK["model"])
+CONFIG = config_from_json(WORK["model"])
 ENGINE = EngineConfig(
     **WORK["engine"] | {"length_classes": tuple(WORK["engine"]["length_classes"])}
 )
@@ -49,7 +49,7 @@ def placed(data: int, fsdp: int, tensor: int) -> Transformer:
     with np.load(FOLDER / "weights.npz") as weights:
         arrays = {
             name: jax.make_array_from_callback(
-                place.mesh and weights[name].shape, place, weights[name].__getitem__
+                weights[name].shape, place, weights[name].__getitem__
             )
             for name, place in places.items()
         }
@@ -88,9 +88,9 @@ def fail():
     raise ValueError("the disk is full")
 
 
-told("one replica on both", lambda: Replicas(placed(1, 1, 8), ENGINE).generate(REQUESTS))
+told("one replica on both", lambda: Replicas(placed(1, 1, 4), ENGINE).generate(REQUESTS))
 # "fsdp" divides the weights over both processes.
-replicas = Replicas(placed(1, 4, 2), ENGINE)
+replicas = Replicas(placed(1, 4, 1), ENGINE)
 assert len(replicas.engines) == 2
 told("all", lambda: replicas.generate(REQUESTS))
 told("own", lambda: replicas.generate(REQUESTS, own_only=True))

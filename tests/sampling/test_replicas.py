@@ -12,21 +12,31 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AxisType, Mesh
 
 from arkjax.errors import ConfigError, DataError
 from arkjax.models.placement import shardings
-from arkjax.models.replication import replica_meshes
+from arkjax.models.replication import model_mesh, replica_meshes, replicate
 from arkjax.models.transformer import Transformer
 from arkjax.sampling.engine import Engine
 from arkjax.sampling.packing import pack, unpack
 from arkjax.sampling.params import PENDING, Generation
-from arkjax.sampling.replicas import Replicas, make_generator
-from arkjax.sharding import MeshConfig, ShardingRules, make_mesh
+from arkjax.sampling.replicas import Replicas
+from arkjax.sharding import MESH_AXES, ShardingRules
 
 from .conftest import CONFIG, ENGINE
 
 # One lane, so that there is little to compile for each of many devices.
-SIZES = dataclasses.replace(ENGINE, length_classes=(40,))
+SIZES = dataclasses.replace(ENGINE, length_classes=(40,), chunk=40)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_optimised():
+    """What runs for a moment on many devices is not worth the compiler's time."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def _tokens(generations) -> dict:
@@ -43,30 +53,54 @@ def expected(workload, reference):
     return _tokens(reference(workload))
 
 
-def _placed(model: Transformer, *sizes: int) -> Transformer:
-    mesh = make_mesh(MeshConfig(*sizes))
+def _placed(model: Transformer, devices: list[jax.Device], *sizes: int) -> Transformer:
+    grid = np.asarray(devices).reshape(sizes)
+    mesh = Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
     weights = jax.device_put(model.arrays(), shardings(model.config, mesh, ShardingRules()))
     return Transformer(model.config, weights, mesh)
 
 
 @pytest.fixture(scope="module")
 def replicas(model) -> Replicas:
-    """Four replicas of two devices; their weights are gathered from pairs of replicas."""
-    return Replicas(_placed(model, 2, 2, 2), SIZES)
+    """Two replicas of two devices; half of their weights comes from the other one."""
+    return Replicas(_placed(model, jax.devices()[4:], 1, 2, 2), SIZES)
+
+
+def _devices(engine: Engine) -> set[jax.Device]:
+    """Where the weights of an engine lie, and its slots, all of which lie there."""
+    arrays = jax.tree.leaves([engine._weights, [lane._slots for lane in engine._lanes.values()]])
+    (devices,) = {frozenset(array.devices()) for array in arrays}
+    return set(devices)
 
 
 def test_generates_what_one_engine_does_on_devices_of_its_own(replicas, workload, expected):
     assert _tokens(replicas.generate(workload)) == expected
-    used = []
-    for engine in replicas.engines:
-        arrays = jax.tree.leaves(
-            [engine._weights, [lane._slots for lane in engine._lanes.values()]]
-        )
-        (devices,) = {frozenset(array.devices()) for array in arrays}
-        used.append(devices)
-        assert engine.profile.calls > 0
-    assert sorted(len(devices) for devices in used) == [2] * 4
-    assert len(frozenset.union(*used)) == 8
+    first, second = replicas.engines
+    assert _devices(first) == set(jax.devices()[4:6])
+    assert _devices(second) == set(jax.devices()[6:])
+    assert first.profile.calls > 0 and second.profile.calls > 0
+
+
+def test_a_replica_for_each_place_on_the_data_and_fsdp_axes(model):
+    four = Replicas(_placed(model, jax.devices(), 2, 2, 2), SIZES)
+    assert [_devices(engine) for engine in four.engines] == [
+        set(jax.devices()[i : i + 2]) for i in (0, 2, 4, 6)
+    ]
+    for engine in four.engines:
+        whole, own = Engine(model, SIZES)._weights, engine._weights
+        jax.tree.map(np.testing.assert_array_equal, own, whole)
+        # Heads are on two devices, and there is no other copy.
+        assert own["layers_q"][0].addressable_shards[0].data.shape[0] == CONFIG.num_heads // 2
+
+
+def test_data_replicas_share_the_weights_of_the_model(model):
+    placed = _placed(model, jax.devices()[:2], 2, 1, 1)
+    meshes = replica_meshes(model_mesh(placed))
+    for one, mesh in zip(replicate(placed, meshes), meshes, strict=True):
+        for name, weight in one.arrays().items():
+            (device,) = mesh.devices.flat
+            there = {s.device: s.data for s in placed.arrays()[name].addressable_shards}
+            assert weight.unsafe_buffer_pointer() == there[device].unsafe_buffer_pointer()
 
 
 def test_calls_that_come_one_by_one(replicas, workload, expected):
@@ -117,7 +151,7 @@ def test_calls_with_one_prefix_are_computed_together(replicas, workload, expecte
     # Each of the eight prefixes once, whichever replica, and what follows it three times.
     tokens = sum(engine.profile.prompt_tokens for engine in replicas.engines)
     assert tokens == 8 * len(prefix) + 24 * 2
-    assert {engine.profile.calls for engine in replicas.engines} == {6}
+    assert {engine.profile.calls for engine in replicas.engines} == {12}
 
 
 def test_scores_as_one_engine_does(replicas, model, workload):
@@ -137,7 +171,7 @@ def test_an_error_in_one_replica_ends_all_and_leaves_them_usable(
     def fails():
         raise MemoryError("no room")
 
-    monkeypatch.setattr(replicas.engines[2], "step", fails)
+    monkeypatch.setattr(replicas.engines[1], "step", fails)
     with pytest.raises(MemoryError, match="no room"):
         replicas.generate(workload)
     assert replicas.pending == 0
@@ -155,17 +189,12 @@ def test_a_bad_call_is_refused_before_any_work(replicas, workload, monkeypatch):
         replicas.generate([*workload, workload[0]])
 
 
-def test_replicas_of_one_device_compile_nothing_after_the_warm_up(model, workload, expected):
-    sizes = dataclasses.replace(SIZES, grouped_prefixes=True, slots=12, prefixes=10)
-    devices = np.asarray(jax.devices()[2:4]).reshape(2, 1, 1)
-    mesh = jax.sharding.Mesh(devices, ("data", "fsdp", "tensor"))
-    weights = jax.device_put(model.arrays(), shardings(model.config, mesh, ShardingRules()))
-    two = make_generator(Transformer(model.config, weights, mesh), sizes)
-    assert isinstance(two, Replicas)
-    assert (two.config.slots, two.config.prefixes) == (6, 5)
+def test_on_another_device_nothing_is_compiled_after_the_warm_up(model, workload, expected):
+    other = jax.devices()[5]
+    replicas = Replicas(_placed(model, [other], 1, 1, 1), SIZES)
     warm = []
-    two.warm_up(top_logprobs=False, progress=lambda done, total: warm.append((done, total)))
-    assert sorted(warm) == [(1, 2), (2, 2)]
+    replicas.warm_up(top_logprobs=False, progress=lambda done, total: warm.append((done, total)))
+    assert warm == [(1, 1)]
     seen = []
 
     def listen(event: str, seconds: float, **about) -> None:
@@ -174,19 +203,11 @@ def test_replicas_of_one_device_compile_nothing_after_the_warm_up(model, workloa
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        assert _tokens(two.generate(workload)) == expected
+        assert _tokens(replicas.generate(workload)) == expected
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert seen == []
-    for device, engine in zip(jax.devices()[2:4], two.engines, strict=True):
-        assert engine._lanes[40]._slots.token.devices() == {device}
-
-
-def test_one_engine_where_replicas_would_not_do(model):
-    assert isinstance(make_generator(model, SIZES), Engine)
-    assert isinstance(make_generator(_placed(model, 1, 1, 8), SIZES), Engine)
-    # The weights may be divided because a device has no room for all.
-    assert isinstance(make_generator(_placed(model, 2, 4, 1), SIZES), Engine)
+    assert _devices(replicas.engines[0]) == {other}
 
 
 def test_a_replica_across_processes_is_refused():
@@ -217,7 +238,7 @@ def test_packed_generations_come_back_as_they_were():
 
 @pytest.fixture(scope="module")
 def outcomes(model, workload, tmp_path_factory) -> list[dict]:
-    """What two processes with four devices each have told: see replica_process.py."""
+    """What two processes with two devices each have told: see replica_process.py."""
     folder = tmp_path_factory.mktemp("processes")
     np.savez(folder / "weights.npz", **{k: np.asarray(v) for k, v in model.arrays().items()})
     work = {
@@ -231,7 +252,8 @@ def outcomes(model, workload, tmp_path_factory) -> list[dict]:
         port = free.getsockname()[1]
     root = Path(__file__).resolve().parents[2]
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "PYTHONPATH": str(root),
     }
     script = Path(__file__).with_name("replica_process.py")
@@ -286,7 +308,7 @@ def test_lists_that_differ_are_refused_by_name(outcomes, workload):
 def test_what_is_wrong_in_all_processes_is_said_in_all(outcomes):
     for outcome in outcomes:
         assert outcome["too long"].startswith("DataError: call r23: 99 prompt tokens")
-        assert outcome["one replica on both"].startswith("ConfigError: mesh.tensor is 8")
+        assert outcome["one replica on both"].startswith("ConfigError: mesh.tensor is 4")
 
 
 def test_an_error_of_one_process_ends_the_others_and_is_told(outcomes, expected):
