@@ -33,3 +33,16 @@ class StorageError(ArkJAXError):
     """A file cannot be written: no permission, a read-only or a full file system."""
 
     exit_code = 5
+
+
+class ProcessError(ArkJAXError):
+    """Another process of the same job failed, fell silent or stood still.
+
+    Attributes:
+      process: which.
+      reason: what it said, or what was not heard of it.
+    """
+
+    def __init__(self, process: int, reason: str):
+        super().__init__(f"process {process} {reason}")
+        self.process, self.reason = process, reason

@@ -7,6 +7,7 @@ step; the host says which rows wait in what order, and sees only the few numbers
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -121,11 +122,20 @@ def place(tree: Any, mesh: Mesh | None) -> Any:
 
     Args:
       tree: arrays with rows in front; those of a cache have key heads behind them.
-      mesh: None leaves the arrays as they are.
+      mesh: None leaves the arrays as they are, and so does a mesh of one device: steps are given
+        them beside weights that lie there.
     """
-    if mesh is None:
+    if mesh is None or mesh.size == 1:
         return tree
     return jax.tree.map(lambda x: jax.device_put(x, _place_of(x, mesh)), tree)
+
+
+def make(build: Callable[[], Any], mesh: Mesh | None) -> Any:
+    """The arrays that `build` makes, laid as `place` does: no device ever holds all of them."""
+    if mesh is None:
+        return build()
+    places = jax.tree.map(lambda x: _place_of(x, mesh), jax.eval_shape(build))
+    return jax.jit(build, out_shardings=places)()
 
 
 def _kept_in_place(tree: Any, mesh: Mesh | None) -> Any:

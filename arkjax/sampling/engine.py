@@ -55,8 +55,9 @@ class Engine:
         self._tokenizer = tokenizer
         self._weights = unstacked(model.arrays())
         place = self._weights["embedding"].sharding
-        sharded = isinstance(place, NamedSharding) and place.mesh.size > 1
-        self._spec = decode.Spec(model.config, place.mesh if sharded else None)
+        # A mesh of one device as well: it need not be the default one.
+        mesh = place.mesh if isinstance(place, NamedSharding) else None
+        self._spec = decode.Spec(model.config, mesh)
         if config.grouped_prefixes:
             decode.check_grouped(self._spec)
         self._lanes: dict[int, Lane] = {}
@@ -69,16 +70,16 @@ class Engine:
         """Requests submitted and not yet returned."""
         return len(self._busy)
 
-    def submit(self, request: Request) -> None:
-        """Queue a request.
+    def check(self, request: Request) -> None:
+        """See that a request can be generated; nothing is queued.
 
         Raises:
-          DataError: if prompt and answer cannot fit into the longest lane, or the id is taken.
-          ConfigError: if the request has more stop ids than the engine was set up for.
+          DataError: if prompt and answer cannot fit into the longest lane, or the lengths of shared
+            prefixes are impossible.
+          ConfigError: if the request asks for more than the engine was set up for.
         """
         need = len(request.prompt_ids) + request.sampling.max_tokens
-        length = next((n for n in self.config.length_classes if n >= need), None)
-        if length is None:
+        if need > self.max_context:
             raise DataError(
                 f"call {request.id}: {len(request.prompt_ids)} prompt tokens and up to "
                 f"{request.sampling.max_tokens} generated ones do not fit into the engine's "
@@ -110,8 +111,18 @@ class Engine:
                 f"call {request.id}: shared is {request.shared}, expected lengths that ascend and "
                 f"stay below prefix_len, {request.prefix_len}"
             )
+
+    def submit(self, request: Request) -> None:
+        """Queue a request.
+
+        Raises:
+          DataError, ConfigError: as `check`; DataError also if the id is taken.
+        """
+        self.check(request)
         if request.id in self._busy:
             raise DataError(f"call {request.id} was submitted twice")
+        need = len(request.prompt_ids) + request.sampling.max_tokens
+        length = next(n for n in self.config.length_classes if n >= need)
         if not self._busy:
             self._lap()
         self._busy[request.id] = length

@@ -1,6 +1,7 @@
 """The slots of one context length: what the host does between blocks, one block behind."""
 
 import collections
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -61,17 +62,16 @@ class Lane:
         """
         self._spec, self._weights, self._config, self._length = spec, weights, config, length
         self._stopping, self._lap, self._profile = stopping, lap, profile
-        empty = decode.empty_rows
         stops = config.max_stop_ids
-        place = self._place
         self._sizes, self._lengths = config.sizes(), config.lengths(length)
         self._size, self._live = self._sizes[0], self._lengths[0]
         grouped = config.grouped_prefixes
         # What follows a prefix has one of these widths.
         wait = config.widths(length)[-1] if grouped else length
-        self._slots = place(empty(spec.config, self._size, self._live, stops, grouped))
-        self._waiting = place(empty(spec.config, config.waiting, wait, stops, grouped))
-        self._pool = place(init_cache(spec.config, config.prefixes, length))
+        self._slots = self._empty(self._size, self._live, stops, grouped)
+        self._waiting = self._empty(config.waiting, wait, stops, grouped)
+        pool = functools.partial(init_cache, spec.config, config.prefixes, length)
+        self._pool = decode.make(pool, spec.mesh)
         self._prefixes = PrefixPool(config.prefixes, _LEAST_SHARED * config.chunk)
         self._queue = CallQueue(config, length, self._prefixes)
         self._running: dict[int, RunningCall] = {}
@@ -380,6 +380,10 @@ class Lane:
             self._prefixes.unpin(request)
         if tag in self._order:
             self._rows.append(self._order.pop(tag))
+
+    def _empty(self, *sizes: int) -> decode.Rows:
+        rows = functools.partial(decode.empty_rows, self._spec.config, *sizes)
+        return decode.make(rows, self._spec.mesh)
 
     def _place(self, tree):
         return decode.place(tree, self._spec.mesh)

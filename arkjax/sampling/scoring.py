@@ -34,6 +34,16 @@ class Scored:
     tail: np.ndarray
 
 
+def check_lengths(sequences: Sequence[Sequence[int]], longest: int) -> None:
+    """Raise DataError naming a sequence that is empty or has more than `longest` tokens."""
+    for i, sequence in enumerate(sequences):
+        if not 0 < len(sequence) <= longest:
+            raise DataError(
+                f"sequence {i} has {len(sequence)} tokens: expected 1 to {longest}, the "
+                "engine's longest context"
+            )
+
+
 def score(
     spec: Spec,
     weights: dict[str, Weight],
@@ -57,13 +67,9 @@ def score(
     Raises:
       DataError: naming a sequence that is empty or too long.
     """
+    check_lengths(sequences, widths[-1])
     by_width: dict[int, list[int]] = {}
     for i, sequence in enumerate(sequences):
-        if not 0 < len(sequence) <= widths[-1]:
-            raise DataError(
-                f"sequence {i} has {len(sequence)} tokens: expected 1 to {widths[-1]}, the "
-                "engine's longest context"
-            )
         width = next(n for n in widths if n >= len(sequence))
         by_width.setdefault(width, []).append(i)
     scored: dict[int, Scored] = {}
