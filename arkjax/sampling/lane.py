@@ -69,9 +69,10 @@ class Lane:
         grouped = config.grouped_prefixes
         # What follows a prefix has one of these widths.
         wait = config.widths(length)[-1] if grouped else length
-        self._slots = place(empty(spec.config, self._size, self._live, stops, grouped))
-        self._waiting = place(empty(spec.config, config.waiting, wait, stops, grouped))
-        self._pool = place(init_cache(spec.config, config.prefixes, length))
+        kept = grouped, config.cache
+        self._slots = place(empty(spec.config, self._size, self._live, stops, *kept))
+        self._waiting = place(empty(spec.config, config.waiting, wait, stops, *kept))
+        self._pool = place(init_cache(spec.config, config.prefixes, length, config.cache))
         self._prefixes = PrefixPool(config.prefixes, _LEAST_SHARED * config.chunk)
         self._queue = CallQueue(config, length, self._prefixes)
         self._running: dict[int, RunningCall] = {}
