@@ -12,6 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from arkjax.models.cache import cache_spec, store
 from arkjax.models.config import ModelConfig
+from arkjax.models.quantized import Quantized
 from arkjax.models.transformer import unstacked
 from arkjax.models.weights import init_weights
 from arkjax.sampling import decode
@@ -124,7 +125,9 @@ def test_a_block_of_steps_neither_copies_nor_gathers_the_cache(mesh_of, shape, c
 
 def store_alone(mesh: Mesh, slots: int, heads: int, length: int, width: int, dtype: str):
     keys = jax.ShapeDtypeStruct((slots, heads, length, width), dtype)
-    new = jax.ShapeDtypeStruct((slots, 1, heads, width), dtype)
+    new = jax.ShapeDtypeStruct((slots, 1, heads, width), "float32" if dtype == "int8" else dtype)
+    if dtype == "int8":
+        keys = Quantized(keys, jax.ShapeDtypeStruct(keys.shape[:-1], "float32"))
     positions = jax.ShapeDtypeStruct((slots, 1), jnp.int32)
     arguments = (*laid(mesh, (keys, keys)), *whole(mesh, (new, new, positions)))
     form = jax.jit(functools.partial(store, mesh=mesh), donate_argnums=(0, 1))
@@ -135,9 +138,17 @@ def store_alone(mesh: Mesh, slots: int, heads: int, length: int, width: int, dty
 @pytest.mark.parametrize("name", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
 @pytest.mark.parametrize(
     "slots, heads, width, dtype",
-    [(512, 16, 256, "float32"), (34, 4, 128, "bfloat16"), (6, 2, 128, "float32")],
+    [
+        (512, 16, 256, "float32"),
+        (34, 4, 128, "bfloat16"),
+        (6, 2, 128, "float32"),
+        (34, 4, 128, "int8"),
+        (6, 16, 256, "int8"),
+    ],
 )
 def test_the_kernel_compiles_on_every_tpu(mesh_of, name, slots, heads, width, dtype):
+    if dtype == "int8":
+        pytest.importorskip("qwix")
     program = store_alone(mesh_of(name, (1, 2, 2)), slots, heads, 512, width, dtype)
     assert program.as_text().count(KERNEL) == 1
     # What is given up is written in place.
