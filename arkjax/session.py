@@ -23,6 +23,7 @@ from arkjax.run_config import BASE, RunConfig
 from arkjax.rundir import RunDirectory, StageDirectory
 from arkjax.sampling.engine import Engine
 from arkjax.sampling.params import Generator
+from arkjax.sampling.precision import check_precision
 from arkjax.sampling.remotes import Remotes, Watched, max_active
 from arkjax.sharding import make_mesh
 from arkjax.shipped import shipped_path
@@ -145,7 +146,8 @@ class Session:
 
         Raises:
           ConfigError: if there is no such task, split, team, team option or player, a batch cannot
-            be spread over the devices, or a remote's key, address, model or tokenizer is wrong.
+            be spread over the devices, qwix is missing where something shall be in int8, or a
+            remote's key, address, model or tokenizer is wrong.
           DataError: if a team's longest prompt does not fit into the engine, a remote does not
             answer, or there is no checkpoint where the config says.
         """
@@ -155,6 +157,7 @@ class Session:
             if source.published:
                 read_checkpoint(source.folder)
         check_quantization(config.student.base_quantization)
+        check_precision(config.engine)
         check_batch(config.base.train, self.mesh, "base.train.batch_rows")
         check_batch(config.student.train, self.mesh, "student.train.batch_rows")
         problems = self.problems("train", config.sample.problems)
@@ -292,6 +295,11 @@ class Session:
             "team": to_dict(self.team),
             "sample": c["sample"],
         }
+        # Sizes of the engine change no token, but in what it keeps its numbers does. Named only
+        # where it is not the model's, so that a run without it goes on as before.
+        engine = {name: c["engine"][name] for name in ("cache", "weights")}
+        if set(engine.values()) != {"model"}:
+            sample["engine"] = engine
         if self.config.remotes:
             remotes = sorted(self._players() - {BASE})
             sample["policy"] = self.config.policy

@@ -70,6 +70,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.engine.chunk = 8
     c.engine.block_steps = 16
     c.engine.max_stop_ids = 1
+    c.engine.cache = "model"  # or "int8": keys and values in a quarter of their bytes, or half
+    c.engine.weights = "model"  # or "int8": the same for the layers' matrices
 
     c.base = ConfigDict()
     c.base.checkpoint = ""

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from arkjax.models.quantized import Quantized
+
 _MASKED = -1e30
 
 
@@ -27,8 +29,8 @@ class Part(NamedTuple):
 
 def attend(
     q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
+    k: jax.Array | Quantized,
+    v: jax.Array | Quantized,
     mask: jax.Array,
     *,
     scale: float,
@@ -41,7 +43,9 @@ def attend(
 
     Args:
       q: [B, T, H, h].
-      k, v: [B, K, M, h]; K divides H.
+      k, v: [B, K, M, h]; K divides H. Quantised, with a scale for each vector, they are read as
+        they are: since sum_m p_m (s_m v_m) = sum_m (p_m s_m) v_m, and q (s k) = s (q k), scales
+        multiply scores and weights, and no dequantised copy is made.
       mask: [B, T, M] bool, True where a query may look. A query that may look nowhere gets the mean
         of the values: such positions are padding and carry no loss.
       scale: multiplies queries times keys.
@@ -57,8 +61,8 @@ def attend(
 
 def attend_part(
     q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
+    k: jax.Array | Quantized,
+    v: jax.Array | Quantized,
     mask: jax.Array,
     *,
     scale: float,
@@ -66,10 +70,13 @@ def attend_part(
 ) -> Part:
     """As `attend`, with the sums still to be divided."""
     B, T, H, h = q.shape
+    (k, k_scale), (v, v_scale) = _apart(k, q), _apart(v, q)
     K, M = k.shape[1:3]
     # All queries of one key head become rows of one matrix product.
     rows = (q * scale).reshape(B, T, K, H // K, h).transpose(0, 2, 3, 1, 4).reshape(B, K, -1, h)
     scores = jnp.einsum("bkrh,bkmh->bkrm", rows, k, preferred_element_type=jnp.float32)
+    if k_scale is not None:
+        scores = scores * k_scale
     if soft_cap:
         scores = soft_cap * jnp.tanh(scores / soft_cap)
     bias = jnp.where(mask, 0.0, _MASKED)[:, None, None]
@@ -78,11 +85,21 @@ def attend_part(
     scores = jnp.exp(scores - peak)
     scores = scores.reshape(B, K, -1, M)
     total = scores.sum(axis=-1, keepdims=True)
+    if v_scale is not None:
+        scores = scores * v_scale
     # In fp32: the undivided sum of many values would leave the range of fp16.
     out = jnp.einsum(
         "bkrm,bkmh->bkrh", scores.astype(v.dtype), v, preferred_element_type=jnp.float32
     )
     return Part(out, total, peak.reshape(total.shape))
+
+
+def _apart(x: jax.Array | Quantized, q: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """What queries are multiplied with, and the scales [B, K, 1, M] of that if there are any."""
+    if not isinstance(x, Quantized):
+        return x, None
+    # Exact: even bfloat16 has all whole numbers up to 256.
+    return x.values.astype(q.dtype), x.scale[:, :, None]
 
 
 def nothing_seen(B: int, K: int, R: int, h: int) -> Part:

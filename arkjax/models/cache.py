@@ -1,41 +1,55 @@
 """Keys and values of past tokens, and how those of new ones come among them."""
 
+import functools
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from arkjax.models.cache_tpu import TILE_WIDTH, store_in_place, tile_rows
+from arkjax.models.cache_tpu import TILE_WIDTH, store_in_place, tile_positions
 from arkjax.models.config import ModelConfig
+from arkjax.models.quantized import Quantized, quantize_vectors
 from arkjax.sharding import BATCH_AXES
+
+Precision = Literal["model", "int8"]
+"""How a cache, or the matrices that decoding reads, are kept: as the model has them, or in int8."""
 
 
 class KVCache(NamedTuple):
     """Keys and values of past tokens: one array [S, K, M, h] for each layer.
 
     One array a layer, not one stacked array: a decode loop then updates each in place, where a
-    slice of a stacked array is copied at every step.
+    slice of a stacked array is copied at every step. In int8 each is a `Quantized` of values
+    [S, K, M, h] and fp32 scales [S, K, M], one for each slot, key head and position: what is stored
+    for a token depends on that token alone.
     """
 
-    keys: tuple[jax.Array, ...]
-    values: tuple[jax.Array, ...]
+    keys: tuple[jax.Array | Quantized, ...]
+    values: tuple[jax.Array | Quantized, ...]
 
     @property
     def max_len(self) -> int:
         """M, the most tokens that a slot holds."""
-        return self.keys[0].shape[2]
+        return jax.tree.leaves(self.keys[0])[0].shape[2]
 
 
-def init_cache(config: ModelConfig, slots: int, max_len: int) -> KVCache:
+def init_cache(
+    config: ModelConfig, slots: int, max_len: int, precision: Precision = "model"
+) -> KVCache:
     """An empty cache for `slots` sequences of up to `max_len` tokens."""
     shape = (slots, config.num_kv_heads, max_len, config.head_dim)
 
-    def zeros() -> tuple[jax.Array, ...]:
-        return tuple(jnp.zeros(shape, config.dtype) for _ in range(config.num_layers))
+    def layer() -> jax.Array | Quantized:
+        if precision == "model":
+            return jnp.zeros(shape, config.dtype)
+        return Quantized(jnp.zeros(shape, jnp.int8), jnp.zeros(shape[:-1]))
 
-    return KVCache(zeros(), zeros())
+    def layers() -> tuple[jax.Array | Quantized, ...]:
+        return tuple(layer() for _ in range(config.num_layers))
+
+    return KVCache(layers(), layers())
 
 
 def cache_spec(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
@@ -51,17 +65,17 @@ def cache_spec(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 
 
 def store(
-    keys: jax.Array,
-    values: jax.Array,
+    keys: jax.Array | Quantized,
+    values: jax.Array | Quantized,
     new_keys: jax.Array,
     new_values: jax.Array,
     positions: jax.Array,
     mesh: Mesh | None = None,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array | Quantized, jax.Array | Quantized]:
     """Put new tokens of every slot into the cache of one layer.
 
     Args:
-      keys, values: [S, K, M, h].
+      keys, values: [S, K, M, h]; into quantised ones the new tokens go quantised.
       new_keys, new_values: [S, T, K, h].
       positions: [S, T] int32, where each goes; one at or beyond M goes nowhere.
       mesh: the devices that the cache lies on, as `cache_spec` says; None is one device of the
@@ -70,53 +84,61 @@ def store(
     Returns:
       Keys and values with the new tokens in them.
     """
+    if isinstance(keys, Quantized):
+        new_keys, new_values = quantize_vectors(new_keys), quantize_vectors(new_values)
     # The mesh, not the process, says what is compiled for: it may hold devices that are not here.
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-    one_token, (M, h) = positions.shape[1] == 1, keys.shape[2:]
-    # Narrower heads lie in another order in memory, and the kernel's would be copied to and fro.
-    whole_tiles = M % tile_rows(keys.dtype) == 0 and h % TILE_WIDTH == 0
-    if device.platform == "tpu" and one_token and whole_tiles:
+    one_token, cached = positions.shape[1] == 1, jax.tree.leaves((keys, values))
+    if device.platform == "tpu" and one_token and all(map(_whole_tiles, cached)):
         return store_on_tpu(keys, values, new_keys, new_values, positions, mesh)
-    return _store(keys, new_keys, positions), _store(values, new_values, positions)
+    put = functools.partial(_store, positions)
+    return jax.tree.map(put, (keys, values), (new_keys, new_values))
 
 
 def store_on_tpu(
-    keys: jax.Array,
-    values: jax.Array,
-    new_keys: jax.Array,
-    new_values: jax.Array,
+    keys: jax.Array | Quantized,
+    values: jax.Array | Quantized,
+    new_keys: jax.Array | Quantized,
+    new_values: jax.Array | Quantized,
     positions: jax.Array,
     mesh: Mesh | None,
     interpret: bool = False,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array | Quantized, jax.Array | Quantized]:
     """As `store`, of one token a slot, by the kernel for TPUs.
 
     Args:
-      keys, values, new_keys, new_values, positions, mesh: as for `store`, with T = 1.
+      keys, values, new_keys, new_values: as for `store`, with T = 1; new ones quantised as the
+        cache is.
+      positions, mesh: as for `store`.
       interpret: run the kernel's Python on any device, for tests.
     """
-
-    def kernel(*arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return tuple(store_in_place(*arrays, interpret=interpret))
-
+    old, form = jax.tree.flatten((keys, values))
+    new = [x[:, 0] for x in jax.tree.leaves((new_keys, new_values))]
+    kernel = functools.partial(store_in_place, interpret=interpret)
     if mesh is not None and mesh.size > 1:
-        spec = cache_spec(keys.shape, mesh)
+        spec = cache_spec(old[0].shape, mesh)
         # The compiler cannot split a kernel: every device runs it on its own slots and heads.
         kernel = jax.shard_map(
             kernel,
             mesh=mesh,
-            in_specs=(spec, spec, spec, spec, PartitionSpec(spec[0])),
-            out_specs=(spec, spec),
+            in_specs=(spec, spec, PartitionSpec(spec[0])),
+            out_specs=spec,
             # A kernel does not say which axes its results vary over, so that cannot be checked.
             check_vma=False,
         )
-    return kernel(keys, values, new_keys[:, 0], new_values[:, 0], positions[:, 0])
+    return jax.tree.unflatten(form, kernel(old, new, positions[:, 0]))
+
+
+def _whole_tiles(x: jax.Array) -> bool:
+    """Whether the kernel can store into this array [S, K, M, h] or [S, K, M]."""
+    # Narrower heads lie in another order in memory, and the kernel's would be copied to and fro.
+    return x.shape[2] % tile_positions(x) == 0 and (x.ndim == 3 or x.shape[3] % TILE_WIDTH == 0)
 
 
 def move_row(
     to: jax.Array, of: jax.Array, slot: jax.Array, row: jax.Array, mesh: Mesh | None = None
 ) -> jax.Array:
-    """`to` [S, K, M, h] with its `slot` taken from `row` of `of` [N, K, P, h], as far as both go.
+    """`to` [S, K, M, ...] with its `slot` from `row` of `of` [N, K, P, ...], as far as both go.
 
     Args:
       to: where to.
@@ -151,8 +173,8 @@ def move_row(
     return moved(to, of, slot, row)
 
 
-def _store(cache: jax.Array, new: jax.Array, positions: jax.Array) -> jax.Array:
-    """Put `new` [S, T, K, h] at `positions` [S, T] of each slot of `cache` [S, K, M, h]."""
+def _store(positions: jax.Array, cache: jax.Array, new: jax.Array) -> jax.Array:
+    """Put `new` [S, T, K, ...] at `positions` [S, T] of each slot of `cache` [S, K, M, ...]."""
 
     def slot(cache: jax.Array, new: jax.Array, positions: jax.Array) -> jax.Array:
         return cache.at[:, positions].set(new.swapaxes(0, 1), mode="drop")

@@ -7,7 +7,8 @@ chips, with 128 slots of 2,048 positions and blocks of 16 steps, that is 9 GiB a
 of all bytes that move.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,44 +22,50 @@ _ROOM = 4 << 20
 
 
 def tile_rows(dtype: Any) -> int:
-    """Positions that lie in one tile of memory, the least that is read or written at once."""
+    """Rows of one tile of memory, the least that is read or written at once."""
     return 32 // jnp.dtype(dtype).itemsize
 
 
+def tile_positions(cache: jax.Array) -> int:
+    """Positions in one tile of an array [S, K, M, h], or of scales [S, K, M] that lie in a row."""
+    return tile_rows(cache.dtype) if cache.ndim == 4 else TILE_WIDTH
+
+
 def store_in_place(
-    keys: jax.Array,
-    values: jax.Array,
-    new_keys: jax.Array,
-    new_values: jax.Array,
+    cached: Sequence[jax.Array],
+    new: Sequence[jax.Array],
     positions: jax.Array,
     *,
     interpret: bool = False,
-) -> tuple[jax.Array, jax.Array]:
+) -> list[jax.Array]:
     """Put one token into each slot, on one device; nothing else of the cache is touched.
 
-    The tile that holds the position is read, changed and written back, for all heads of a slot at
+    The tiles that hold the position are read, changed and written back, for all heads of a slot at
     once and many slots side by side.
 
     Args:
-      keys, values: [S, K, M, h], given up; `tile_rows` of their type divides M, and on a TPU
-        `TILE_WIDTH` divides h.
-      new_keys, new_values: [S, K, h].
+      cached: arrays [S, K, M, h], and scales [S, K, M] of quantised ones, given up;
+        `tile_positions` divides M, and on a TPU `TILE_WIDTH` divides h.
+      new: [S, K, h] for each of the former, [S, K] for each of the latter.
       positions: [S] int32, at least 0; one at or beyond M is stored nowhere.
       interpret: run the kernel's Python on any device, for tests.
 
     Returns:
-      Keys and values with the tokens in them.
+      The arrays with the tokens in them.
     """
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import tpu as pltpu
 
-    S, K, M, h = keys.shape
-    rows = tile_rows(keys.dtype)
-    group = _group(S, 2 * K * rows * h * keys.dtype.itemsize)
+    (S, K, M), count = cached[0].shape[:3], len(cached)
+    tiles = [(K, tile_positions(x), *x.shape[3:]) for x in cached]
+    sizes = [math.prod(t) * x.dtype.itemsize for t, x in zip(tiles, cached, strict=True)]
+    group = _group(S, sum(sizes))
+    # Numbers of a token lie as they do in its tile: side by side, or one for each head.
+    new = [x if x.ndim == 3 else x[:, :, None] for x in new]
 
-    def kernel(positions, new_keys, new_values, _, __, keys, values, tiles, semaphores):
-        first = pl.program_id(0) * group
-        sides = ((keys, new_keys), (values, new_values))
+    def kernel(positions, *refs):
+        new, caches, held = refs[:count], refs[2 * count : 3 * count], refs[3 * count : 4 * count]
+        semaphores, first = refs[4 * count], pl.program_id(0) * group
 
         def each(act: Callable[[jax.Array], None]) -> None:
             """For all slots of this turn whose token is stored."""
@@ -70,21 +77,22 @@ def store_in_place(
 
         def copies(slot: jax.Array, back: bool) -> list:
             """Those of the tiles that hold the position: to here, or back."""
-            start = pl.multiple_of(positions[first + slot] // rows * rows, rows)
             made = []
-            for side, (cache, _) in enumerate(sides):
-                there = cache.at[first + slot, :, pl.ds(start, rows)]
-                pair = (tiles.at[side, slot], there) if back else (there, tiles.at[side, slot])
-                made.append(pltpu.make_async_copy(*pair, semaphores.at[side]))
+            for i, (tile, cache) in enumerate(zip(tiles, caches, strict=True)):
+                start = pl.multiple_of(positions[first + slot] // tile[1] * tile[1], tile[1])
+                here, there = held[i].at[slot], cache.at[first + slot, :, pl.ds(start, tile[1])]
+                pair = (here, there) if back else (there, here)
+                made.append(pltpu.make_async_copy(*pair, semaphores.at[i]))
             return made
 
         def change(slot: jax.Array) -> None:
-            here = positions[first + slot] % rows
-            at = jax.lax.broadcasted_iota(jnp.int32, (K, rows, h), 1) == here
-            for side, (_, new) in enumerate(sides):
+            for tile, token, here in zip(tiles, new, held, strict=True):
+                at = jax.lax.broadcasted_iota(jnp.int32, tile, 1)
+                at = at == positions[first + slot] % tile[1]
                 # In 32 bits, of which every TPU can choose single rows; there and back is exact.
-                old, token = (x.astype(_wide(x.dtype)) for x in (tiles[side, slot], new[slot]))
-                tiles[side, slot] = jnp.where(at, token[:, None], old).astype(tiles.dtype)
+                old, one = (x.astype(_wide(x.dtype)) for x in (here[slot], token[slot]))
+                one = one[:, None] if len(tile) == 3 else one
+                here[slot] = jnp.where(at, one, old).astype(here.dtype)
 
         def move(back: bool) -> None:
             """All at once: each takes far less time than it takes to arrive."""
@@ -104,29 +112,32 @@ def store_in_place(
         each(change)
         move(back=True)
 
-    tokens = pl.BlockSpec((group, K, h), lambda i, _: (i, 0, 0))
-    cache = pl.BlockSpec(memory_space=pl.ANY)
-    moved = 2 * S * K * h * (2 * rows + 1) * keys.dtype.itemsize + positions.nbytes
+    tokens = [pl.BlockSpec((group, *x.shape[1:]), lambda i, _: (i, 0, 0)) for x in new]
+    whole = [pl.BlockSpec(memory_space=pl.ANY)] * count
     return pl.pallas_call(
         kernel,
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=1,
             grid=(S // group,),
-            in_specs=[tokens, tokens, cache, cache],
-            out_specs=[cache, cache],
+            in_specs=[*tokens, *whole],
+            out_specs=whole,
             scratch_shapes=[
-                pltpu.VMEM((2, group, K, rows, h), keys.dtype),
-                pltpu.SemaphoreType.DMA((2,)),
+                *(pltpu.VMEM((group, *t), x.dtype) for t, x in zip(tiles, cached, strict=True)),
+                pltpu.SemaphoreType.DMA((count,)),
             ],
         ),
-        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (keys, values)],
+        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in cached],
         # Counted with the positions.
-        input_output_aliases={3: 0, 4: 1},
+        input_output_aliases={1 + count + i: i for i in range(count)},
         # Else the whole cache is counted as moved, and what surrounds the kernel is planned so.
-        cost_estimate=pl.CostEstimate(flops=0, transcendentals=0, bytes_accessed=moved),
+        cost_estimate=pl.CostEstimate(
+            flops=0,
+            transcendentals=0,
+            bytes_accessed=2 * S * sum(sizes) + sum(x.nbytes for x in new) + positions.nbytes,
+        ),
         interpret=interpret,
         name="store_in_place",
-    )(positions, new_keys, new_values, keys, values)
+    )(positions, *new, *cached)
 
 
 def _group(slots: int, size: int) -> int:

@@ -102,7 +102,7 @@ def attend_with_prefixes(
 
     Args:
       q: [S, T, H, h].
-      own: keys and values [S, K, M, h] of what follows the prefixes.
+      own: keys and values [S, K, M, h] of what follows the prefixes, quantised if the pool is.
       mask: [S, T, M] bool, which of those a query may look at: its own at least.
       pool: the prefixes.
       layer: which arrays of the pool.
@@ -151,7 +151,9 @@ def _over_prefixes(
             # The last one begins earlier, so that it ends where the row does.
             start = jnp.minimum(i * N, L - N)
             keys, values = jax.tree.map(
-                lambda x: jax.lax.dynamic_slice(x, (row, 0, start, 0), (1, K, N, x.shape[3])),
+                lambda x: jax.lax.dynamic_slice(
+                    x, (row, 0, start, 0)[: x.ndim], (1, K, N, *x.shape[3:])
+                ),
                 stored,
             )
             key = (start + jnp.arange(N))[None, None]

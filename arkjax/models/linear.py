@@ -35,6 +35,11 @@ def linear(
     """
 
     def times_weight(x: jax.Array, kept: dict[str, jax.Array]) -> jax.Array:
+        if config.base_quantization == "int8":
+            # One scale an output: it multiplies the sums, and no matrix is dequantised.
+            outputs = kept[name + SCALE].shape[:-inputs]
+            scale = kept[name + SCALE].reshape((1,) * (x.ndim - inputs) + outputs)
+            return (product(x, kept[name], inputs, jnp.float32) * scale).astype(x.dtype)
         return product(x, dense(kept, name, config), inputs)
 
     y = frozen(times_weight, config)(x, kept(layer, name))

@@ -1,4 +1,4 @@
-"""Frozen matrices in eight or four bits, quantised and dequantised by qwix.
+"""Frozen matrices in eight or four bits, and cached vectors in eight: quantised by qwix.
 
 qwix could also rewrite a model: it intercepts the products inside a module and puts quantised
 arrays in the place of its parameters. This model scans over stacked weights held in one flat dict,
@@ -9,12 +9,14 @@ table), and a quantised matrix is two plain entries of the dict that a scan can 
 - "layers_q": the values, int8, or uint8 that holds two values of nf4 (Orbax stores no uint4);
 - "layers_q_scale": what they are multiplied by.
 
-Both keep the leading axis of layers and all others, so each lies where the matrix would lie.
+Both keep the leading axis of layers and all others, so each lies where the matrix would lie. In
+a cache they are one `Quantized` in the place of an array.
 
 - int8: one fp32 scale for each output, as the sums over inputs want (arXiv 2208.07339).
 - nf4: sixteen quantiles of a normal distribution, one scale for each block of 64 inputs (QLoRA,
   arXiv 2305.14314, section 3 and appendix E). The scales are bfloat16: 4.25 bits a weight, where
   the paper quantises its scales a second time and reaches 4.127.
+- vectors in int8: one fp32 scale for each, so that one that is stored changes no other.
 """
 
 import math
@@ -33,7 +35,7 @@ _BLOCK = 64
 
 
 class Quantized(NamedTuple):
-    """Values and scales of a matrix: arrays, or their shapes and dtypes."""
+    """Values and scales of a matrix or of vectors: arrays, or their shapes and dtypes."""
 
     values: jax.Array | jax.ShapeDtypeStruct
     scale: jax.Array | jax.ShapeDtypeStruct
@@ -105,10 +107,26 @@ def dequantize(values: jax.Array, scale: jax.Array, kind: Quantization) -> jax.A
     return _each_row(row, values.ndim - 1)(values, scale)
 
 
-def check_quantization(kind: Quantization) -> None:
-    """Raise ConfigError if weights cannot be kept in this form because qwix is not installed."""
+def quantize_vectors(x: jax.Array) -> Quantized:
+    """Vectors [..., h] in int8, each with a scale of its own.
+
+    A vector v becomes round(v / s) with s = max |v| / 127.5; what it stands for is s times that.
+
+    Returns:
+      Values [..., h] int8 and scales [...] fp32.
+
+    Raises:
+      ConfigError: if qwix is not installed.
+    """
+    qwix = _qwix("int8", "a cache")
+    made = qwix.quantize(x.astype(jnp.float32), jnp.int8, channelwise_axes=tuple(range(x.ndim - 1)))
+    return Quantized(made.qvalue, made.scale[..., 0])
+
+
+def check_quantization(kind: Quantization, what: str = "weights") -> None:
+    """Raise ConfigError if `what` cannot be kept in this form because qwix is not installed."""
     if kind != "none":
-        _qwix(kind)
+        _qwix(kind, what)
 
 
 def _each_row(function, axes: int):
@@ -122,12 +140,12 @@ def _each_row(function, axes: int):
     return function
 
 
-def _qwix(kind: Quantization) -> ModuleType:
+def _qwix(kind: Quantization, what: str = "weights") -> ModuleType:
     try:
         import qwix
     except ImportError as error:
         raise ConfigError(
-            f"weights in {kind!r} need the package qwix, which cannot be imported ({error}): "
+            f"{what} in {kind!r} takes the package qwix, which cannot be imported ({error}): "
             "pip install 'arkjax[lora]'"
         ) from error
     return qwix

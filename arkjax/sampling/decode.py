@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from arkjax.errors import ConfigError
-from arkjax.models.cache import KVCache, cache_spec, init_cache, move_row
+from arkjax.models.cache import KVCache, Precision, cache_spec, init_cache, move_row
 from arkjax.models.config import ModelConfig
 from arkjax.models.grouped import Pool, Prefixes, entries_of
 from arkjax.models.transformer import Transformer, Weight
@@ -121,7 +121,8 @@ def place(tree: Any, mesh: Mesh | None) -> Any:
     The steps below leave all rows where they lie. Axes that do not divide stay whole.
 
     Args:
-      tree: arrays with rows in front; those of a cache have key heads behind them.
+      tree: arrays with rows in front; those of a cache, which alone have three axes or more, have
+        key heads behind them.
       mesh: None leaves the arrays as they are, and so does a mesh of one device: steps are given
         them beside weights that lie there.
     """
@@ -146,14 +147,19 @@ def _kept_in_place(tree: Any, mesh: Mesh | None) -> Any:
 
 
 def _place_of(x: jax.Array, mesh: Mesh) -> NamedSharding:
-    if x.ndim == 4:
+    if x.ndim >= 3:
         return NamedSharding(mesh, cache_spec(x.shape, mesh))
     spread = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES if x.shape[0] % spread == 0 else None))
 
 
 def empty_rows(
-    config: ModelConfig, rows: int, max_len: int, num_stop_ids: int, grouped: bool = False
+    config: ModelConfig,
+    rows: int,
+    max_len: int,
+    num_stop_ids: int,
+    grouped: bool = False,
+    cache: Precision = "model",
 ) -> Rows:
     """Rows that are all free; if `grouped`, prefixes are left in the pool."""
     zeros = functools.partial(jnp.zeros, (rows,))
@@ -165,7 +171,7 @@ def empty_rows(
         jnp.zeros((rows, 2), jnp.uint32),
     )
     return Rows(
-        cache=init_cache(config, rows, max_len),
+        cache=init_cache(config, rows, max_len, cache),
         tag=jnp.full(rows, NO_CALL, jnp.int32),
         token=zeros(jnp.int32),
         position=zeros(jnp.int32),
@@ -344,9 +350,10 @@ def resize(slots: Rows, size: int, live: int) -> Rows:
     def fit(x: jax.Array) -> jax.Array:
         # Free slots are given up first.
         x = x[order] if size < S else jnp.pad(x, [(0, size - S)] + [(0, 0)] * (x.ndim - 1))
-        if x.ndim < 4 or live == M:
+        if x.ndim < 3 or live == M:
             return x
-        return x[:, :, :live] if live < M else jnp.pad(x, [(0, 0)] * 2 + [(0, live - M), (0, 0)])
+        end = [(0, 0)] * (x.ndim - 3)
+        return x[:, :, :live] if live < M else jnp.pad(x, [(0, 0)] * 2 + [(0, live - M), *end])
 
     order = jnp.argsort(slots.remaining == 0, stable=True)[:size]
     return jax.tree.map(fit, slots)
@@ -362,8 +369,12 @@ def _fork(pool: KVCache, rows: jax.Array, live: int) -> KVCache:
 
 def _behind(cache: KVCache, positions: jax.Array) -> KVCache:
     """What is at the positions [R, T] of each row; those beyond its end repeat the last."""
-    at = jnp.minimum(positions, cache.max_len - 1)[:, None, :, None]
-    return jax.tree.map(lambda x: jnp.take_along_axis(x, at, axis=2), cache)
+    at = jnp.minimum(positions, cache.max_len - 1)[:, None]
+
+    def taken(x: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(x, at[..., None] if x.ndim == 4 else at, axis=2)
+
+    return jax.tree.map(taken, cache)
 
 
 def _keep(cache: KVCache, fresh: KVCache, rows: jax.Array) -> KVCache:
@@ -436,7 +447,7 @@ def _enter(slots: Rows, waiting: Rows, order: jax.Array, mesh: Mesh | None) -> t
         slot, row = free[j], rows[j]
 
         def put(to: jax.Array, of: jax.Array) -> jax.Array:
-            if to.ndim < 4:
+            if to.ndim < 3:
                 return to.at[slot].set(of[row])
             # Slots may have fewer positions than the rows where calls wait, or more, but enough.
             return move_row(to, of, slot, row, mesh)

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from jax.sharding import NamedSharding
 
 from arkjax.errors import ConfigError, DataError
-from arkjax.models.transformer import Transformer, unstacked
+from arkjax.models.transformer import Transformer
 from arkjax.sampling import decode
 from arkjax.sampling.engine_config import EngineConfig
 from arkjax.sampling.engine_profile import EngineProfile
 from arkjax.sampling.lane import Lane
 from arkjax.sampling.params import Generation, Request
+from arkjax.sampling.precision import check_precision, weights_for
 from arkjax.sampling.scoring import Scored, score
 from arkjax.sampling.stopping import StopTexts
 from arkjax.text.tokenizer import Tokenizer
@@ -47,17 +48,19 @@ class Engine:
           tokenizer: finds stop texts; calls that have some need it.
 
         Raises:
-          ConfigError: if prefixes shall be grouped on a mesh that spreads slots over devices.
+          ConfigError: if prefixes shall be grouped on a mesh that spreads slots over devices, or
+            something kept in int8 that cannot be.
         """
         self.config = config
         self.max_context = config.length_classes[-1]
         self.profile = EngineProfile()
         self._tokenizer = tokenizer
-        self._weights = unstacked(model.arrays())
+        check_precision(config)
+        model_config, self._weights = weights_for(model, config.weights)
         place = self._weights["embedding"].sharding
         # A mesh of one device as well: it need not be the default one.
         mesh = place.mesh if isinstance(place, NamedSharding) else None
-        self._spec = decode.Spec(model.config, mesh)
+        self._spec = decode.Spec(model_config, mesh)
         if config.grouped_prefixes:
             decode.check_grouped(self._spec)
         self._lanes: dict[int, Lane] = {}

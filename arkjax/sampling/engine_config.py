@@ -1,8 +1,10 @@
 """Sizes of the sampling engine."""
 
 import dataclasses
+from typing import get_args
 
 from arkjax.errors import ConfigError
+from arkjax.models.cache import Precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,12 @@ class EngineConfig:
         all calls together that share them; slots then hold what follows, and `least_length` counts
         that alone. A call keeps its prefix in the pool until it ends: while all `prefixes` are in
         use, calls with others wait. Not on a mesh with data or fsdp axes.
+      cache: keys and values are kept as the model computes them, or in int8 with one scale for
+        each slot, key head and position (`arkjax.models.cache.KVCache`). What a token was drawn
+        from then differs from what `Engine.score` says of it.
+      weights: the layers' matrices are kept as the model has them, or in int8 with one scale for
+        each output (`arkjax.sampling.precision`), for generating and scoring alike.
+        Either in int8 needs the extra `lora`, and changes tokens: README.md says by how much.
     """
 
     length_classes: tuple[int, ...]
@@ -49,10 +57,17 @@ class EngineConfig:
     least_length: int = 0
     max_top_logprobs: int = 20
     grouped_prefixes: bool = False
+    cache: Precision = "model"
+    weights: Precision = "model"
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if field.type == Precision:
+                if value not in get_args(Precision):
+                    choices = " or ".join(map(repr, get_args(Precision)))
+                    raise ConfigError(f"engine.{field.name} is {value!r}: expected {choices}")
+                continue
             least = int(field.default is dataclasses.MISSING or field.name == "prefill_tokens")
             values = value if isinstance(value, tuple) else (value,)
             if not values or min(values) < least:

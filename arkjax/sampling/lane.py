@@ -68,9 +68,10 @@ class Lane:
         grouped = config.grouped_prefixes
         # What follows a prefix has one of these widths.
         wait = config.widths(length)[-1] if grouped else length
-        self._slots = self._empty(self._size, self._live, stops, grouped)
-        self._waiting = self._empty(config.waiting, wait, stops, grouped)
-        pool = functools.partial(init_cache, spec.config, config.prefixes, length)
+        kept = grouped, config.cache
+        self._slots = self._empty(self._size, self._live, stops, *kept)
+        self._waiting = self._empty(config.waiting, wait, stops, *kept)
+        pool = functools.partial(init_cache, spec.config, config.prefixes, length, config.cache)
         self._pool = decode.make(pool, spec.mesh)
         self._prefixes = PrefixPool(config.prefixes, _LEAST_SHARED * config.chunk)
         self._queue = CallQueue(config, length, self._prefixes)
@@ -381,7 +382,7 @@ class Lane:
         if tag in self._order:
             self._rows.append(self._order.pop(tag))
 
-    def _empty(self, *sizes: int) -> decode.Rows:
+    def _empty(self, *sizes: int | str) -> decode.Rows:
         rows = functools.partial(decode.empty_rows, self._spec.config, *sizes)
         return decode.make(rows, self._spec.mesh)
 

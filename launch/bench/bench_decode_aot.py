@@ -1,10 +1,12 @@
 """What a decode step costs on a TPU slice, by XLA's own TPU compiler, without a TPU.
 
     python launch/bench/bench_decode_aot.py [--preset qwen3_8b] [--topology v6e:2x2] \\
-        [--mesh 1,1,4] [--slots 128] [--context 2048] [--layers 36]
+        [--mesh 1,1,4] [--slots 128] [--context 2048] [--layers 36] [--cache int8] \\
+        [--weights int8]
 
-The engine's decode block is compiled ahead of time for the slice, with weights in bf16 and without
-their values, so any size can be tried anywhere that `pip install libtpu` works. Printed are the
+The engine's decode block is compiled ahead of time for the slice, with weights in bf16 or as the
+engine has them in int8 and without their values, so any size can be tried anywhere that
+`pip install libtpu` works. Printed are the
 seconds of compiling, the memory of a chip by XLA's analysis, and the bytes of its memory (HBM) that
 one step moves beside those that it must: every weight and the keys and values of every slot once.
 Counted by `hbm_bytes` is the whole body of the loop, with the entry of one waiting call, and the
@@ -21,6 +23,7 @@ import argparse
 import dataclasses
 import json
 import time
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +32,12 @@ from hbm_bytes import step_bytes
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from arkjax.models.cache import Precision
 from arkjax.models.placement import shardings
 from arkjax.models.presets import PRESETS
+from arkjax.models.quantized import SCALE
 from arkjax.models.transformer import unstacked
-from arkjax.models.weights import init_weights
+from arkjax.models.weights import WeightSpec, weight_specs
 from arkjax.sampling import decode
 from arkjax.sharding import BATCH_AXES, MESH_AXES, ShardingRules
 from arkjax.versions import versions
@@ -48,6 +53,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--waiting", type=int, default=8)
     parser.add_argument("--layers", type=int, help="instead of as many as the model has")
+    parser.add_argument("--cache", choices=get_args(Precision), default="model")
+    parser.add_argument("--weights", choices=get_args(Precision), default="model")
     parser.add_argument("--hlo", help="file for the compiled program")
     args = parser.parse_args()
 
@@ -56,6 +63,8 @@ def main() -> None:
     config = PRESETS[args.preset]()
     if args.layers:
         config = dataclasses.replace(config, num_layers=args.layers)
+    if args.weights == "int8":
+        config = dataclasses.replace(config, base_quantization="int8")
     places = shardings(config, mesh, ShardingRules())
 
     def layer_place(name: str) -> NamedSharding:
@@ -63,22 +72,27 @@ def main() -> None:
         stacked = name.startswith("layers_")
         return NamedSharding(mesh, PartitionSpec(*place.spec[1:])) if stacked else place
 
-    shapes = jax.eval_shape(lambda: unstacked(init_weights(config, 0)))
+    def kept(name: str, spec: WeightSpec) -> jax.ShapeDtypeStruct:
+        # Int8 values and their scales in fp32; all else in bf16.
+        quantised = name.endswith(SCALE) or spec.dtype == "int8"
+        return jax.ShapeDtypeStruct(spec.shape, spec.dtype if quantised else jnp.bfloat16)
+
+    stacked = {name: kept(name, spec) for name, spec in weight_specs(config).items()}
     weights = {
         name: jax.tree.map(
-            lambda s, name=name: jax.ShapeDtypeStruct(
-                s.shape, jnp.bfloat16, sharding=layer_place(name)
-            ),
+            lambda s, name=name: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=layer_place(name)),
             shape,
         )
-        for name, shape in shapes.items()
+        for name, shape in jax.eval_shape(unstacked, stacked).items()
     }
 
     def rows(count: int) -> decode.Rows:
-        made = jax.eval_shape(lambda: decode.empty_rows(config, count, args.context, 4))
+        made = jax.eval_shape(
+            lambda: decode.empty_rows(config, count, args.context, 4, cache=args.cache)
+        )
 
         def laid(s: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-            spec = PartitionSpec(BATCH_AXES, "tensor") if s.ndim == 4 else PartitionSpec(BATCH_AXES)
+            spec = PartitionSpec(BATCH_AXES, "tensor") if s.ndim >= 3 else PartitionSpec(BATCH_AXES)
             return jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=NamedSharding(mesh, spec))
 
         return jax.tree.map(laid, made)

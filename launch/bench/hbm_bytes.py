@@ -147,7 +147,8 @@ def _fused(
         """Of a value of `whole` bytes, those that its users read."""
         total = 0
         for user in users.get(name, []):
-            if user.op in ("bitcast", "reshape"):
+            # A copy between two names of one order in memory is a fusion onto its own operand.
+            if user.op in ("bitcast", "reshape") or "output_to_operand_aliasing" in user.text:
                 total += read(user.name, whole)
             elif user.op in _PARTS and user.operands[0] == name:
                 total += _bytes(user.result, True)

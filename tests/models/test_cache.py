@@ -10,6 +10,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 
 from arkjax.models.cache import cache_spec, move_row, store, store_on_tpu
 from arkjax.models.cache_tpu import tile_rows
+from arkjax.models.quantized import Quantized, quantize_vectors
 from arkjax.sharding import MESH_AXES
 
 # Of slots of 64, in many places of a tile, and some beyond the end.
@@ -57,6 +58,39 @@ def test_one_token_of_each_slot_is_stored_and_nothing_else_changes(form, dtype):
     keys, values = stored(form, None, *given, positions)
     np.testing.assert_array_equal(keys, expected(given[0], given[2], positions))
     np.testing.assert_array_equal(values, expected(given[1], given[3], positions))
+
+
+@pytest.mark.parametrize("mesh_shape", [None, (2, 2, 2), (1, 1, 8)])
+def test_quantised_tokens_are_stored_with_their_scales(mesh_shape):
+    """By either form bit by bit, and no other position has another value or scale."""
+    pytest.importorskip("qwix")
+    slots, length = len(POSITIONS), 256
+    mesh = None if mesh_shape is None else on_mesh(mesh_shape)
+    positions = np.where(POSITIONS < 64, 3 * POSITIONS, POSITIONS + 192)[:, None].astype(np.int32)
+    rng = np.random.default_rng(0)
+    caches = [
+        Quantized(
+            rng.integers(-128, 128, (slots, 2, length, 8), dtype=np.int8),
+            rng.random((slots, 2, length), dtype=np.float32),
+        )
+        for _ in range(2)
+    ]
+    new = arrays(slots, 2, length, 8, "float32")[2:]
+    if mesh is not None:
+
+        def lay(x: np.ndarray) -> jax.Array:
+            return jax.device_put(x, NamedSharding(mesh, cache_spec(x.shape, mesh)))
+
+        caches = jax.tree.map(lay, caches)
+    scattered = stored(store, mesh, *caches, *new, positions)
+    small = [quantize_vectors(jnp.asarray(x)) for x in new]
+    kernel = stored(KERNEL, mesh, *caches, *small, positions)
+    jax.tree.map(np.testing.assert_array_equal, scattered, kernel)
+    for cache, made, out in zip(caches, small, kernel, strict=True):
+        for old, one, got in zip(cache, made, out, strict=True):
+            np.testing.assert_array_equal(got, expected(np.asarray(old), one, positions))
+    for got, cache in zip(jax.tree.leaves(kernel), jax.tree.leaves(caches), strict=True):
+        assert mesh is None or got.sharding.is_equivalent_to(cache.sharding, got.ndim)
 
 
 def test_the_kernel_takes_slots_in_turns_when_they_have_no_room_together():

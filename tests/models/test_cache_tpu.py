@@ -12,6 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from arkjax.models.cache import cache_spec, store
 from arkjax.models.config import ModelConfig
+from arkjax.models.quantized import Quantized
 from arkjax.models.transformer import unstacked
 from arkjax.models.weights import init_weights
 from arkjax.sampling import decode
@@ -57,7 +58,7 @@ def laid(mesh: Mesh, tree):
     """Arrays as the engine lays them, without their values."""
 
     def lay(x) -> jax.ShapeDtypeStruct:
-        spec = cache_spec(x.shape, mesh) if x.ndim == 4 else PartitionSpec(BATCH_AXES)
+        spec = cache_spec(x.shape, mesh) if x.ndim >= 3 else PartitionSpec(BATCH_AXES)
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
 
     return jax.tree.map(lay, tree)
@@ -68,11 +69,12 @@ def whole(mesh: Mesh, tree):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
 
 
-def decode_block(mesh: Mesh, config: ModelConfig):
+def decode_block(mesh: Mesh, config: ModelConfig, length: int, cache: str):
     """The engine's program, with weights that lie whole on every device."""
 
     def rows(count: int):
-        return laid(mesh, jax.eval_shape(lambda: decode.empty_rows(config, count, LENGTH, 4)))
+        made = jax.eval_shape(lambda: decode.empty_rows(config, count, length, 4, cache=cache))
+        return laid(mesh, made)
 
     def numbers(*shape: int):
         return whole(mesh, jax.ShapeDtypeStruct(shape, jnp.int32))
@@ -92,18 +94,28 @@ def decode_block(mesh: Mesh, config: ModelConfig):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(1, 1, 4), (2, 2, 1), (1, 2, 2)])
-def test_a_block_of_steps_neither_copies_nor_gathers_the_cache(mesh_of, shape):
-    program = decode_block(mesh_of("v6e:2x2", shape), MODEL)
+@pytest.mark.parametrize(
+    "shape, cache",
+    [((1, 1, 4), "model"), ((2, 2, 1), "model"), ((1, 2, 2), "model"), ((1, 2, 2), "int8")],
+)
+def test_a_block_of_steps_neither_copies_nor_gathers_the_cache(mesh_of, shape, cache):
+    if cache == "int8":
+        pytest.importorskip("qwix")
+    # A layer's keys must be more than the memory of the core, to which they are moved else.
+    length, width = (LENGTH, 2 * MODEL.head_dim) if cache == "model" else (2 * LENGTH, 128 + 4)
+    program = decode_block(mesh_of("v6e:2x2", shape), MODEL, length, cache)
     text = program.as_text()
     assert text.count(KERNEL) == MODEL.num_layers
     data, fsdp, tensor = shape
     slots, heads = SLOTS // (data * fsdp), MODEL.num_kv_heads // tensor
-    one = slots * heads * LENGTH * MODEL.head_dim * 2
+    one = slots * heads * length * width
     # Neither a layer's keys, nor the rows where calls wait, as they lie or gathered.
     for count in {slots, SLOTS, WAITING}:
-        array = rf"bf16\[{count},\d+,{LENGTH},{MODEL.head_dim}\]\S*"
-        assert not re.search(rf"= \(?{array}.* (copy|copy-start|all-gather)\(", text)
+        array = rf"(?:bf16|s8)\[{count},\d+,{length},{MODEL.head_dim}\]\S*"
+        assert not re.search(rf"= \(?{array}.* (copy-start|all-gather)\(", text)
+        # Inside a fusion a copy can be the same bytes under another name.
+        for line in re.findall(rf"^.*= {array} copy\(.*$", text, re.MULTILINE):
+            assert cache == "int8" and re.search(r"T\(8,128\)\(4,1\)", line), line
     assert program.memory_analysis().temp_size_in_bytes < one
     # Keys and values of all layers once. Scores, the entry of a call and what moves in the core
     # itself, which XLA counts too, come to less than one and a half of that; a pass over the cache
@@ -113,7 +125,9 @@ def test_a_block_of_steps_neither_copies_nor_gathers_the_cache(mesh_of, shape):
 
 def store_alone(mesh: Mesh, slots: int, heads: int, length: int, width: int, dtype: str):
     keys = jax.ShapeDtypeStruct((slots, heads, length, width), dtype)
-    new = jax.ShapeDtypeStruct((slots, 1, heads, width), dtype)
+    new = jax.ShapeDtypeStruct((slots, 1, heads, width), "float32" if dtype == "int8" else dtype)
+    if dtype == "int8":
+        keys = Quantized(keys, jax.ShapeDtypeStruct(keys.shape[:-1], "float32"))
     positions = jax.ShapeDtypeStruct((slots, 1), jnp.int32)
     arguments = (*laid(mesh, (keys, keys)), *whole(mesh, (new, new, positions)))
     form = jax.jit(functools.partial(store, mesh=mesh), donate_argnums=(0, 1))
@@ -124,9 +138,17 @@ def store_alone(mesh: Mesh, slots: int, heads: int, length: int, width: int, dty
 @pytest.mark.parametrize("name", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
 @pytest.mark.parametrize(
     "slots, heads, width, dtype",
-    [(512, 16, 256, "float32"), (34, 4, 128, "bfloat16"), (6, 2, 128, "float32")],
+    [
+        (512, 16, 256, "float32"),
+        (34, 4, 128, "bfloat16"),
+        (6, 2, 128, "float32"),
+        (34, 4, 128, "int8"),
+        (6, 16, 256, "int8"),
+    ],
 )
 def test_the_kernel_compiles_on_every_tpu(mesh_of, name, slots, heads, width, dtype):
+    if dtype == "int8":
+        pytest.importorskip("qwix")
     program = store_alone(mesh_of(name, (1, 2, 2)), slots, heads, 512, width, dtype)
     assert program.as_text().count(KERNEL) == 1
     # What is given up is written in place.

@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from arkjax.errors import ConfigError
-from arkjax.models.quantized import check_quantization, dequantize, quantize, quantized_layout
+from arkjax.models.quantized import (
+    check_quantization,
+    dequantize,
+    quantize,
+    quantize_vectors,
+    quantized_layout,
+)
 
 # [*out, *in] of q, of o, and of one with blocks shorter than 64; number of input axes.
 SHAPES = [((3, 2, 8, 128), 1), ((2, 16, 4, 32), 2), ((2, 4, 24), 1)]
@@ -48,6 +54,20 @@ def test_int8_is_within_half_a_step_of_each_output_row(needs_qwix, shape, inputs
     step = np.abs(w).max(axis=tuple(range(-inputs, 0)), keepdims=True) / 127.5
     assert (np.abs(back - w) <= 0.5 * step * (1 + 1e-4)).all()
     assert made.values.dtype == jnp.int8 and made.scale.shape == step.shape
+
+
+def test_a_vector_in_int8_is_within_half_a_step_of_its_own(needs_qwix):
+    x = weight((2, 3, 5, 16)) * 10.0 ** np.arange(-2, 3)[:, None].astype(np.float32)
+    made = quantize_vectors(jnp.asarray(x))
+    assert made.values.dtype == jnp.int8 and made.values.shape == x.shape
+    assert made.scale.dtype == jnp.float32
+    np.testing.assert_allclose(made.scale, np.abs(x).max(-1) / 127.5, rtol=1e-6)
+    back = np.asarray(made.values, np.float32) * np.asarray(made.scale)[..., None]
+    assert (np.abs(back - x) <= 0.5 * np.asarray(made.scale)[..., None] * (1 + 1e-4)).all()
+    # In half precision too it is one scale in fp32.
+    assert quantize_vectors(jnp.asarray(x, jnp.bfloat16)).scale.dtype == jnp.float32
+    # Nothing is divided by the scale of a vector of zeros.
+    assert not np.asarray(quantize_vectors(jnp.zeros((2, 8))).values).any()
 
 
 @pytest.mark.parametrize(("shape", "inputs"), SHAPES)
