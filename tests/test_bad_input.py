@@ -71,6 +71,8 @@ def files(root: Path) -> dict[str, str]:
         ("--config.student.train.batch_rows=9", 2, ["student.train.batch_rows is 9", "8"]),
         ("--config.engine.length_classes=(48, 100)", 3, ["'debate'", "holds 100", "max_tokens"]),
         ("--config.engine.length_classes=(48, 20)", 2, ["engine.length_classes", "ascending"]),
+        ("--config.engine.cache=int4", 2, ["config.engine.cache is 'int4'", "'int8'"]),
+        ("--config.engine.weights=8", 2, ["config.engine.weights", "'model'", "'int8'"]),
         ("--config.tokenizer=nowhere.model", 3, ["nowhere.model"]),
         ("--config.base.checkpoint=/nope", 3, ["no model at /nope"]),
         ("--config.mesh.tensor=3", 2, ["mesh", "8 devices"]),

@@ -2,8 +2,9 @@
 
 A decode step reads every matrix once and does little else, so it takes as long as their bytes take
 to arrive. In int8 by qwix each output has a scale of its own, which multiplies the sums (see
-`arkjax.models.linear`): the matrices are read as they are kept. Embeddings, head, router, norms,
-biases and adapters stay as they are, as in `arkjax.models.lora.quantize_model`.
+`arkjax.models.linear`): the matrices are read as they are kept, those of experts dequantised layer
+by layer. Embeddings, head, router, norms, biases and adapters stay as they are, as in
+`arkjax.models.lora.quantize_model`.
 """
 
 import dataclasses

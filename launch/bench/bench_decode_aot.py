@@ -5,13 +5,13 @@
         [--weights int8]
 
 The engine's decode block is compiled ahead of time for the slice, with weights in bf16 or as the
-engine has them in int8 and without their values, so any size can be tried anywhere that
-`pip install libtpu` works. Printed are the
-seconds of compiling, the memory of a chip by XLA's analysis, and the bytes of its memory (HBM) that
-one step moves beside those that it must: every weight and the keys and values of every slot once.
-Counted by `hbm_bytes` is the whole body of the loop, with the entry of one waiting call, and the
-step's share of what happens once a block. The ratio `bytes` is needed over moved: 1 is ideal.
-XLA's own sum stands beside it; it counts what moves in the memory of the core as well.
+engine has them in int8, and without their values, so any size can be tried anywhere that
+`pip install libtpu` works. Printed are the seconds of compiling, the memory of a chip by XLA's
+analysis, and the bytes of its memory (HBM) that one step moves beside those that it must: every
+weight and the keys and values of every slot once. Counted by `hbm_bytes` is the whole body of the
+loop, with the entry of one waiting call, and the step's share of what happens once a block. The
+ratio `bytes` is needed over moved: 1 is ideal. XLA's own sum stands beside it; it counts what moves
+in the memory of the core as well.
 """
 
 import os

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
+from arkjax import config
 from arkjax.errors import ConfigError
 from arkjax.models import cache as cache_module
 from arkjax.models.cache import init_cache
@@ -21,9 +22,13 @@ from arkjax.models.placement import shardings
 from arkjax.models.quantized import Quantized
 from arkjax.models.transformer import Transformer, unstacked
 from arkjax.models.weights import weight_specs
+from arkjax.progress import Progress
+from arkjax.run_config import RunConfig
+from arkjax.rundir import RunDirectory
 from arkjax.sampling import decode
 from arkjax.sampling.params import Generation, Request
 from arkjax.sampling.precision import weights_for
+from arkjax.session import Session
 from arkjax.sharding import MESH_AXES, ShardingRules
 
 # One width of prompts and one length: three programs for each engine.
@@ -330,3 +335,23 @@ def test_matrices_in_four_bits_are_not_quantised_again(make_engine, model):
     with pytest.raises(ConfigError, match="engine.weights is 'int8' .*'nf4'.*merge_lora") as no:
         make_engine(few, weights="int8")
     assert "\n" not in str(no.value)
+
+
+# --- in a run -------------------------------------------------------------------------------------
+
+
+@pytest.mark.fast
+def test_calls_are_not_reused_for_another_precision_but_for_other_sizes(tmp_path):
+    """A run goes on only with calls that were made from the same numbers."""
+    run = config.build(RunConfig, config.load("tiny"))
+
+    def inputs(stage: str, **changes) -> dict:
+        changed = dataclasses.replace(run, engine=dataclasses.replace(run.engine, **changes))
+        return Session(changed, directory, 0, Progress(enabled=False)).inputs(stage)
+
+    with RunDirectory(tmp_path / "run") as directory:
+        assert inputs("base") == inputs("base", **BOTH)
+        for stage in ("sample", "evaluate"):
+            seen = [inputs(stage), inputs(stage, cache="int8"), inputs(stage, weights="int8")]
+            assert seen[0] != seen[1] != seen[2] != seen[0]
+            assert inputs(stage, slots=3) == seen[0]
