@@ -40,8 +40,8 @@ def check_grouped(spec: Spec) -> None:
         axes = ", ".join(f"{axis}={size}" for axis, size in spread.items())
         raise ConfigError(
             f"engine.grouped_prefixes is True and the mesh has {axes}: expected 1 of each, since "
-            "slots on one device would read prefixes on others; use mesh.tensor, or an engine for "
-            "each replica"
+            "slots on one device would read prefixes on others; use mesh.tensor, or `Replicas`, "
+            "which has an engine for each of them"
         )
 
 

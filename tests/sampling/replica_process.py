@@ -41,6 +41,15 @@ def request(id, prompt_ids, prefix_len, sampling, seed, shared) -> Request:
 
 REQUESTS = [request(**fields) for fields in WORK["requests"]]
 OUTCOME = {}
+COMPILED = []
+
+
+def listen(event: str, seconds: float, **about) -> None:
+    if event == "/jax/core/compile/backend_compile_duration":
+        COMPILED.append(about)
+
+
+jax.monitoring.register_event_duration_secs_listener(listen)
 
 
 def placed(data: int, fsdp: int, tensor: int) -> Transformer:
@@ -59,6 +68,7 @@ def placed(data: int, fsdp: int, tensor: int) -> Transformer:
 def told(name: str, work) -> None:
     """Keep what came of it."""
     started = time.monotonic()
+    COMPILED.clear()
     try:
         OUTCOME[name] = {g.request_id: [g.ids, g.logprobs, g.finish_reason] for g in work()}
     except ArkJAXError as error:
@@ -66,6 +76,7 @@ def told(name: str, work) -> None:
     except ValueError as error:
         OUTCOME[name] = f"ValueError: {error}"
     OUTCOME[f"{name} seconds"] = time.monotonic() - started
+    OUTCOME[f"{name} compiled"] = len(COMPILED)
     (FOLDER / f"outcome-{ME}.json").write_text(json.dumps(OUTCOME))
 
 

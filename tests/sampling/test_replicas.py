@@ -74,7 +74,21 @@ def _devices(engine: Engine) -> set[jax.Device]:
 
 
 def test_generates_what_one_engine_does_on_devices_of_its_own(replicas, workload, expected):
-    assert _tokens(replicas.generate(workload)) == expected
+    warm = []
+    replicas.warm_up(top_logprobs=False, progress=lambda done, total: warm.append((done, total)))
+    assert warm == [(1, 2), (2, 2)]
+    compiled = []
+
+    def listen(event: str, seconds: float, **about) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(about)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        assert _tokens(replicas.generate(workload)) == expected
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert compiled == []
     first, second = replicas.engines
     assert _devices(first) == set(jax.devices()[4:6])
     assert _devices(second) == set(jax.devices()[6:])
@@ -189,27 +203,6 @@ def test_a_bad_call_is_refused_before_any_work(replicas, workload, monkeypatch):
         replicas.generate([*workload, workload[0]])
 
 
-def test_on_another_device_nothing_is_compiled_after_the_warm_up(model, workload, expected):
-    other = jax.devices()[5]
-    replicas = Replicas(_placed(model, [other], 1, 1, 1), SIZES)
-    warm = []
-    replicas.warm_up(top_logprobs=False, progress=lambda done, total: warm.append((done, total)))
-    assert warm == [(1, 1)]
-    seen = []
-
-    def listen(event: str, seconds: float, **about) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(about)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        assert _tokens(replicas.generate(workload)) == expected
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-    assert seen == []
-    assert _devices(replicas.engines[0]) == {other}
-
-
 def test_a_replica_across_processes_is_refused():
     class Device:
         def __init__(self, process_index: int):
@@ -282,11 +275,18 @@ def _kept(told: dict) -> dict:
     return {name: (tuple(ids), reason) for name, (ids, _, reason) in told.items()}
 
 
+@pytest.mark.slow
 def test_two_processes_generate_what_one_engine_does(outcomes, expected):
     for outcome in outcomes:
         assert list(outcome["all"]) == list(expected)
         assert _kept(outcome["all"]) == expected
     assert outcomes[0]["all"] == outcomes[1]["all"]
+
+
+def test_nothing_is_compiled_twice(outcomes):
+    for outcome in outcomes:
+        assert outcome["all compiled"] > 0
+        assert outcome["own compiled"] == 0
 
 
 def test_each_can_keep_its_own(outcomes, expected):
