@@ -171,6 +171,7 @@ def test_a_forked_prefix_equals_a_prompt_read_whole(make_engine, workload):
     _assert_close(engine.generate(whole), engine.generate(workload))
 
 
+@pytest.mark.slow
 def test_slots_that_grow_longer_change_no_token(make_engine, workload):
     engine = make_engine(**LANE, **BOTH, least_length=18, block_steps=1)
     short = [r for r in workload if len(r.prompt_ids) + r.sampling.max_tokens < 16]
@@ -189,6 +190,7 @@ def test_slots_that_grow_longer_change_no_token(make_engine, workload):
     _assert_close([done[request.id] for request in workload], expected)
 
 
+@pytest.mark.slow
 def test_prefixes_that_are_read_where_they_lie_change_no_token(make_engine, workload):
     grouped = make_engine(**LANE, **BOTH, grouped_prefixes=True)
     _assert_close(grouped.generate(workload), make_engine(**LANE, **BOTH).generate(workload))
@@ -214,9 +216,10 @@ def test_slots_take_their_scales_along_when_their_number_or_length_changes(model
         np.testing.assert_array_equal(new[busy, :, :both], old[np.array([1, 3]), :, :both])
 
 
+@pytest.mark.slow
 def test_a_mesh_generates_the_same_and_each_device_has_its_share(make_engine, on_mesh, workload):
-    placed = on_mesh(2, 2, 2)
-    engine = make_engine(placed, **LANE, **BOTH, slots=8, admit_rows=8)
+    placed = on_mesh(2, 1, 2)
+    engine = make_engine(placed, **LANE, **BOTH, slots=8)
     _assert_close(
         engine.generate(workload[:16]), make_engine(**LANE, **BOTH).generate(workload[:16])
     )
@@ -225,12 +228,8 @@ def test_a_mesh_generates_the_same_and_each_device_has_its_share(make_engine, on
     assert decode.decode_block._cache_size() == before
     kept = engine._lanes[24]._slots.cache
     for layer in (*kept.keys, *kept.values):
-        assert {s.data.shape for s in layer.values.addressable_shards} == {(2, 1, 24, 8)}
-        assert {s.data.shape for s in layer.scale.addressable_shards} == {(2, 1, 24)}
-    dense = unstacked(placed.arrays())
-    for name in (f"layers_{projection}" for projection in PROJECTIONS):
-        matrix, layer = dense[name][1], engine._weights[name][1]
-        assert layer.sharding.is_equivalent_to(matrix.sharding, matrix.ndim), name
+        assert {s.data.shape for s in layer.values.addressable_shards} == {(4, 1, 24, 8)}
+        assert {s.data.shape for s in layer.scale.addressable_shards} == {(4, 1, 24)}
 
 
 # --- what is stored -------------------------------------------------------------------------------
@@ -253,9 +252,7 @@ def test_cache_and_matrices_take_as_many_bytes_as_said(make_engine, model, workl
     names = [f"layers_{projection}" for projection in PROJECTIONS]
     numbers = sum(model.arrays()[name].size for name in names)
     outputs = 2 * (32 + 16 + 16 + 32 + 64 + 64 + 32)
-    kept = [
-        engine._weights[n] for engine in (small,) for n in names + [n + "_scale" for n in names]
-    ]
+    kept = [small._weights[name + end] for name in names for end in ("", "_scale")]
     assert _bytes(kept) == numbers + 4 * outputs
     assert _bytes(small._weights) == _bytes(plain._weights) - 3 * numbers + 4 * outputs
 
@@ -267,6 +264,11 @@ def test_weights_are_those_of_a_quantised_model(on_mesh):
     expected = unstacked(quantised.arrays())
     assert config == quantised.config and weights.keys() == expected.keys()
     jax.tree.map(np.testing.assert_array_equal, weights, expected)
+    dense = unstacked(model.arrays())
+    for name in (f"layers_{projection}" for projection in PROJECTIONS):
+        matrix, layer = dense[name][1], weights[name][1]
+        assert {s.data.size * 4 for s in layer.addressable_shards} == {layer.size}, name
+        assert layer.sharding.is_equivalent_to(matrix.sharding, matrix.ndim), name
     # What is in int8 already stays so.
     again, same = weights_for(quantised, "int8")
     assert again == config
