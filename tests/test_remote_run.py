@@ -217,7 +217,7 @@ def test_a_run_through_a_server_killed_twice_says_the_same_words(relay, far, tin
     process = command.start("-m", "arkjax", *run)
     wait_until_it_waits(relay, process)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=180)
     assert process.returncode == 130 and "the same command goes on from here" in error
     kept = asked_of(sampled / "team")
     assert len(kept) == 30

@@ -112,7 +112,8 @@ def test_unrolling_and_rematerialising_change_no_result(make_model, tokens):
     expected, gradient = loss_and_gradient(plain.config, weights)
     for changes in ({"scan_unroll": 2}, {"remat": True}):
         got, other = loss_and_gradient(dataclasses.replace(plain.config, **changes), weights)
-        np.testing.assert_allclose(got, expected, rtol=1e-5)
+        # A sum of cubes of either sign.
+        np.testing.assert_allclose(got, expected, rtol=1e-4)
         for name in gradient:
             scale = np.abs(gradient[name]).max()
             np.testing.assert_allclose(other[name] / scale, gradient[name] / scale, atol=1e-5)
