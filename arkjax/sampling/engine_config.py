@@ -34,8 +34,7 @@ class EngineConfig:
       grouped_prefixes: whether prefixes are stored once, in the lane's pool, and attended to for
         all calls together that share them; slots then hold what follows, and `least_length` counts
         that alone. A call keeps its prefix in the pool until it ends: while all `prefixes` are in
-        use, calls with others wait. On a mesh with data or fsdp axes
-        this takes `Replicas`.
+        use, calls with others wait. On a mesh with data or fsdp axes this takes `Replicas`.
       cache: keys and values are kept as the model computes them, or in int8 with one scale for
         each slot, key head and position (`arkjax.models.cache.KVCache`). What a token was drawn
         from then differs from what `Engine.score` says of it.
