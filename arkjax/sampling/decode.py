@@ -7,18 +7,18 @@ step; the host says which rows wait in what order, and sees only the few numbers
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from arkjax.errors import ConfigError
-from arkjax.models.cache import KVCache, Precision, cache_spec, init_cache, move_row
+from arkjax.models.cache import KVCache, Precision, init_cache, move_row
 from arkjax.models.config import ModelConfig
 from arkjax.models.grouped import Pool, Prefixes, entries_of
 from arkjax.models.transformer import Transformer, Weight
+from arkjax.sampling.layout import kept_in_place, whole_rows
 from arkjax.sampling.sampler import RowSampling, sample, top_logprobs
 from arkjax.sharding import BATCH_AXES
 
@@ -115,44 +115,6 @@ class Drawn(NamedTuple):
     top_logprobs: jax.Array
 
 
-def place(tree: Any, mesh: Mesh | None) -> Any:
-    """Lay rows over the data axes of a mesh, and key heads over tensor.
-
-    The steps below leave all rows where they lie. Axes that do not divide stay whole.
-
-    Args:
-      tree: arrays with rows in front; those of a cache, which alone have three axes or more, have
-        key heads behind them.
-      mesh: None leaves the arrays as they are, and so does a mesh of one device: steps are given
-        them beside weights that lie there.
-    """
-    if mesh is None or mesh.size == 1:
-        return tree
-    return jax.tree.map(lambda x: jax.device_put(x, _place_of(x, mesh)), tree)
-
-
-def make(build: Callable[[], Any], mesh: Mesh | None) -> Any:
-    """The arrays that `build` makes, laid as `place` does: no device ever holds all of them."""
-    if mesh is None:
-        return build()
-    places = jax.tree.map(lambda x: _place_of(x, mesh), jax.eval_shape(build))
-    return jax.jit(build, out_shardings=places)()
-
-
-def _kept_in_place(tree: Any, mesh: Mesh | None) -> Any:
-    """What a step returns, laid as `place` does: else the next step is compiled anew for it."""
-    if mesh is None:
-        return tree
-    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, _place_of(x, mesh)), tree)
-
-
-def _place_of(x: jax.Array, mesh: Mesh) -> NamedSharding:
-    if x.ndim >= 3:
-        return NamedSharding(mesh, cache_spec(x.shape, mesh))
-    spread = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    return NamedSharding(mesh, PartitionSpec(BATCH_AXES if x.shape[0] % spread == 0 else None))
-
-
 def empty_rows(
     config: ModelConfig,
     rows: int,
@@ -210,7 +172,7 @@ def extend_prefixes(
     """
     model = Transformer(spec.config, weights, spec.mesh)
     _, fresh = model.extend(tokens, _positions(starts, tokens), _fork(pool, parents, live))
-    return _kept_in_place(_keep(pool, fresh, rows), spec.mesh)
+    return kept_in_place(_keep(pool, fresh, rows), spec.mesh)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5, 6), donate_argnums=3)
@@ -265,7 +227,7 @@ def prefill(
         return old.at[new.row].set(new_rows, mode="drop")
 
     kept = jax.tree.map(put, waiting._replace(cache=None), fresh._replace(cache=None))
-    kept = _kept_in_place(kept._replace(cache=fresh.cache), spec.mesh)
+    kept = kept_in_place(kept._replace(cache=fresh.cache), spec.mesh)
     return kept, jax.tree.map(lambda x: x[None], drawn)
 
 
@@ -339,7 +301,7 @@ def decode_block(
         top_logprobs=jnp.zeros((steps, S, top), jnp.float32),
     )
     _, slots, waiting, drawn = jax.lax.while_loop(going_on, step, (0, slots, waiting, drawn))
-    return *_kept_in_place((slots, waiting), spec.mesh), drawn
+    return *kept_in_place((slots, waiting), spec.mesh), drawn
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
@@ -395,28 +357,10 @@ def _draw(
     top: int,
 ) -> Drawn:
     """Draw the token at `position` [N] of each row from its hidden state [N, D]."""
-    logits = _whole_rows(model.logits(hidden), model.mesh)
+    logits = whole_rows(model.logits(hidden), model.mesh)
     token, logprob, sampling_logprob = sample(logits, sampling, position)
     ids, logprobs = top_logprobs(logits, top)
     return Drawn(tag, token, logprob, sampling_logprob, ids, logprobs)
-
-
-def _whole_rows(logits: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """Logits [N, V] with every row on one device, spread over all of them if they divide N.
-
-    What draws a token reads its row many times: it then needs nothing of other devices.
-    """
-    N, V = logits.shape
-    if mesh is None or N % mesh.size:
-        return logits
-
-    def lay(x: jax.Array, *axes: tuple[str, ...] | str) -> jax.Array:
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*axes)))
-
-    if V % mesh.shape["tensor"] == 0:
-        # As the head lies, and then moved: else the head is, to where the rows shall be.
-        logits = lay(logits, BATCH_AXES, "tensor")
-    return lay(logits, mesh.axis_names)
 
 
 def _remaining(token: jax.Array, stop_ids: jax.Array, before: jax.Array) -> jax.Array:

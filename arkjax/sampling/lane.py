@@ -11,7 +11,7 @@ import numpy as np
 
 from arkjax.models.cache import init_cache
 from arkjax.models.transformer import Weight
-from arkjax.sampling import decode
+from arkjax.sampling import decode, layout
 from arkjax.sampling.call_queue import CallQueue
 from arkjax.sampling.engine_config import EngineConfig
 from arkjax.sampling.engine_profile import EngineProfile
@@ -72,7 +72,7 @@ class Lane:
         self._slots = self._empty(self._size, self._live, stops, *kept)
         self._waiting = self._empty(config.waiting, wait, stops, *kept)
         pool = functools.partial(init_cache, spec.config, config.prefixes, length, config.cache)
-        self._pool = decode.make(pool, spec.mesh)
+        self._pool = layout.make(pool, spec.mesh)
         self._prefixes = PrefixPool(config.prefixes, _LEAST_SHARED * config.chunk)
         self._queue = CallQueue(config, length, self._prefixes)
         self._running: dict[int, RunningCall] = {}
@@ -384,10 +384,10 @@ class Lane:
 
     def _empty(self, *sizes: int | str) -> decode.Rows:
         rows = functools.partial(decode.empty_rows, self._spec.config, *sizes)
-        return decode.make(rows, self._spec.mesh)
+        return layout.make(rows, self._spec.mesh)
 
     def _place(self, tree):
-        return decode.place(tree, self._spec.mesh)
+        return layout.place(tree, self._spec.mesh)
 
 
 def _columns(size: int, **columns: tuple[Sequence, type, float]) -> dict[str, np.ndarray]:

@@ -23,25 +23,14 @@ import time
 
 import jax
 import numpy as np
+from peers.shape import MODEL
 
-from arkjax.models.config import ModelConfig
 from arkjax.models.transformer import Transformer
 from arkjax.models.weights import init_weights, num_parameters
 from arkjax.sampling.engine import Engine, EngineConfig
 from arkjax.sampling.params import Generation, Request, SamplingParams
 from arkjax.versions import versions
 
-MODEL = ModelConfig(
-    vocab_size=32_000,
-    d_model=512,
-    num_layers=6,
-    num_heads=8,
-    num_kv_heads=4,
-    head_dim=64,
-    d_ff=1024,
-    rope_theta=1e6,
-    qk_norm=True,
-)
 BLOCK, SUFFIX = 8, 16
 # Blocks before calls are all in slots, and before the last, which are not measured.
 MARGIN = 3

@@ -8,7 +8,7 @@ Two models, each as it is (`model`), with an int8 cache, with int8 matrices, and
 - trained: a model of the embedded world, `runs/tiny/seed-0/base/model` unless --model names
   another. `arkjax base --config tiny --workdir runs/tiny` trains it in a minute: 0.54M parameters.
   It reads documents of its world from another seed than training's.
-- random: 30.5M fresh random weights with the shape of Qwen3 (`peers/sampling_arkjax.py`), on random
+- random: 30.5M fresh random weights with the shape of Qwen3 (`peers/shape.py`), on random
   tokens. Its decode step is large enough to be timed.
 
 Accuracy is of the distributions after every token, read through the cache, beside those of the
@@ -41,10 +41,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from peers.shape import MODEL
 
 from arkjax import config as configs
 from arkjax.models.cache import init_cache
-from arkjax.models.config import ModelConfig
 from arkjax.models.placement import load_model
 from arkjax.models.transformer import Transformer
 from arkjax.models.weights import init_weights
@@ -59,18 +59,6 @@ from arkjax.text.tokenizer import Tokenizer
 from arkjax.training.base import document_examples
 from arkjax.versions import versions
 
-RANDOM = ModelConfig(
-    vocab_size=32_000,
-    d_model=512,
-    num_layers=6,
-    num_heads=8,
-    num_kv_heads=4,
-    head_dim=64,
-    d_ff=1024,
-    rope_theta=1e6,
-    qk_norm=True,
-    scale_embeddings=False,
-)
 WAYS = {
     "model": ("model", "model"),
     "cache": ("int8", "model"),
@@ -200,12 +188,12 @@ def main() -> None:
 
     one = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), MESH_AXES)
     trained = load_model(Path(arguments.model), one, ShardingRules())
-    fresh = Transformer(RANDOM, init_weights(RANDOM, 0))
+    fresh = Transformer(MODEL, init_weights(MODEL, 0))
     rng = np.random.default_rng(0)
     few = max(1, arguments.texts // 8)
     tokens = {
         "trained": texts(arguments.texts, arguments.length),
-        "random": rng.integers(1, RANDOM.vocab_size, (few, arguments.length), dtype=np.int32),
+        "random": rng.integers(1, MODEL.vocab_size, (few, arguments.length), dtype=np.int32),
     }
     contexts = {"trained": trained.config.max_context, "random": arguments.context}
     results: dict[str, dict[str, dict[str, Any]]] = {}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from arkjax.errors import ConfigError, DataError
 from arkjax.models.placement import shardings
 from arkjax.models.transformer import Transformer, unstacked
-from arkjax.sampling import decode
+from arkjax.sampling import decode, layout
 from arkjax.sampling.params import Generation, Request, SamplingParams
 from arkjax.sharding import MeshConfig, ShardingRules, make_mesh
 
@@ -351,7 +351,7 @@ def test_devices_share_the_work_of_a_block(model):
         places = shardings(model.config, mesh, ShardingRules()) if mesh else None
         weights = jax.device_put(model.arrays(), places)
         slots, waiting = (
-            decode.place(decode.empty_rows(model.config, rows, 40, 1), mesh) for rows in (16, 8)
+            layout.place(decode.empty_rows(model.config, rows, 40, 1), mesh) for rows in (16, 8)
         )
         order, cancelled = np.full(8, 8, np.int32), np.full(24, -1, np.int32)
         spec = decode.Spec(model.config, mesh)

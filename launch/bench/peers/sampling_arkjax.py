@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 from commands import serve
+from shape import MODEL
 
-from arkjax.models.config import ModelConfig
 from arkjax.models.huggingface.reading import load_hf
 from arkjax.models.huggingface.writing import export_hf
 from arkjax.models.transformer import Transformer
@@ -27,18 +27,6 @@ from arkjax.sampling.params import Generation, Request, SamplingParams
 from arkjax.sharding import ShardingRules, make_mesh
 from arkjax.versions import versions
 
-MODEL = ModelConfig(
-    vocab_size=32_000,
-    d_model=512,
-    num_layers=6,
-    num_heads=8,
-    num_kv_heads=4,
-    head_dim=64,
-    d_ff=1024,
-    rope_theta=1e6,
-    qk_norm=True,
-    scale_embeddings=False,
-)
 # Tunix masks tokens of a prompt that have this id; no prompt here has one.
 PAD_ID = 0
 PROMPT = (32, 256)
