@@ -98,7 +98,7 @@ def test_where_experts_know_nothing_nothing_is_gained(arkjax_command, tmp_path):
     accuracies = {n: s["accuracy"] for n, s in report["splits"]["test"]["systems"].items()}
     # It did learn: of the problems without traps some. How many depends on the processor, since
     # training that short is chaotic in the last bit; a model that learned nothing has none.
-    assert accuracies["base"] > 0.05, accuracies
+    assert accuracies["base"] > 0.1, accuracies
     for system in ("team", "role_vote", "self_consistency"):
         against = comparison(report, "team", "base") if system == "team" else None
         assert accuracies[system] - accuracies["base"] < 0.1, accuracies

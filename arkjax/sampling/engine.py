@@ -12,6 +12,7 @@ from arkjax.models.transformer import Transformer
 from arkjax.sampling import decode
 from arkjax.sampling.engine_config import EngineConfig
 from arkjax.sampling.engine_profile import EngineProfile
+from arkjax.sampling.generating import generate_all, refuse_pending
 from arkjax.sampling.lane import Lane
 from arkjax.sampling.params import Generation, Request
 from arkjax.sampling.precision import check_precision, weights_for
@@ -151,7 +152,7 @@ class Engine:
         Raises:
           RuntimeError: if calls are pending: their tokens would be lost.
         """
-        self._refuse_pending()
+        refuse_pending(self)
         lengths = self.config.length_classes
         for i, length in enumerate(lengths):
             self._lane(length).warm_up(prefixes, top_logprobs)
@@ -203,17 +204,7 @@ class Engine:
           DataError, ConfigError: as `submit`; no request of the list stays behind then.
           RuntimeError: if calls are pending that `submit` took: this would lose them.
         """
-        self._refuse_pending()
-        done: dict[str, Generation] = {}
-        try:
-            for request in requests:
-                self.submit(request)
-            while self.pending:
-                done.update((generation.request_id, generation) for generation in self.step())
-        except BaseException:
-            self.cancel()
-            raise
-        return [done[request.id] for request in requests]
+        return generate_all(self, requests)
 
     def score(self, sequences: Sequence[Sequence[int]], top: int = 0) -> list[Scored]:
         """Log-probabilities of given tokens, by the forward pass that training uses.
@@ -235,10 +226,6 @@ class Engine:
             self.config.prefill_tokens,
             top,
         )
-
-    def _refuse_pending(self) -> None:
-        if self.pending:
-            raise RuntimeError(f"{self.pending} calls are pending: step until they have ended")
 
     def _lane(self, length: int) -> Lane:
         if length not in self._lanes:

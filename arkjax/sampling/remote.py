@@ -20,6 +20,7 @@ from arkjax.sampling.completions import (
     reply_limit,
 )
 from arkjax.sampling.connection import Connection, Question
+from arkjax.sampling.generating import generate_all
 from arkjax.sampling.params import Generation, Request
 from arkjax.sampling.probe import PROBE_BYTES, probe_body, read_probe
 from arkjax.sampling.remote_config import RemoteConfig
@@ -198,18 +199,7 @@ class RemoteGenerator:
           DataError, ConfigError: as `submit` and `step`; no request of the list stays behind then.
           RuntimeError: if calls are pending that `submit` took: this would lose them.
         """
-        if self.pending:
-            raise RuntimeError(f"{self.pending} calls are pending: step until they have ended")
-        done: dict[str, Generation] = {}
-        try:
-            for request in requests:
-                self.submit(request)
-            while self.pending:
-                done.update((generation.request_id, generation) for generation in self.step())
-        except BaseException:
-            self.cancel()
-            raise
-        return [done[request.id] for request in requests]
+        return generate_all(self, requests)
 
     def close(self) -> None:
         """Forget all calls and close the connections, for good."""

@@ -274,7 +274,7 @@ def test_a_student_of_adapters_is_a_model_like_any_other(tiny_run, tmp_path):
         distill(session, path)
         name = tiny.students[0]
         losses = [line["loss"] for line in read_metrics(path / name / "metrics.jsonl")]
-        assert losses[-1] < 0.95 * losses[0]
+        assert losses[-1] < 0.9 * losses[0]
         base = session.model("base")
         made = load_model(path / name / "model", session.mesh, tiny.sharding)
         assert made.config == base.config
