@@ -20,6 +20,7 @@ from arkjax.distillation.objective import Objective
 from arkjax.distillation.rows import Rows, pack
 from arkjax.distillation.tape import Tape, write_tape
 from arkjax.errors import ConfigError, DataError
+from arkjax.models.cache import Precision
 from arkjax.models.config import Dtype, Lora, Quantization
 from arkjax.models.huggingface.opening import find, open_model
 from arkjax.models.lora import add_lora
@@ -136,6 +137,8 @@ def sample(
     *,
     seed: int = 0,
     slots: int = 128,
+    cache: Precision = "model",
+    weights: Precision = "model",
 ) -> SampledDebates:
     """Let a team work on problems.
 
@@ -147,9 +150,11 @@ def sample(
       tokenizer: the model's.
       seed: with the team, the problems and the model, it determines every token.
       slots: calls that a model here generates at once.
+      cache: in what it keeps keys and values meanwhile; see `EngineConfig`.
+      weights: in what it keeps its layers' matrices.
 
     Raises:
-      ConfigError: if an agent names a model that is not there.
+      ConfigError: if an agent names a model that is not there, or one cannot be kept so.
       DataError: if there are no problems, or one cannot fit into the context.
     """
     spec = library.load(team) if isinstance(team, str) else team
@@ -161,7 +166,8 @@ def sample(
     else:
         named = dict.fromkeys(spec.models, model)
     # Under however many names a model plays, it has one engine.
-    made = {id(one): _generator(one, tokenizer, slots) for one in named.values()}
+    precision = {"cache": cache, "weights": weights}
+    made = {id(one): _generator(one, tokenizer, slots, **precision) for one in named.values()}
     models = {name: made[id(one)] for name, one in named.items()}
     grader = get_task(problems[0].task).grader
     with Progress().task(spec.name, total=len(problems), unit="problems") as task:
@@ -170,7 +176,7 @@ def sample(
 
 
 def _generator(
-    model: Transformer | RemoteGenerator, tokenizer: Tokenizer, slots: int
+    model: Transformer | RemoteGenerator, tokenizer: Tokenizer, slots: int, **precision: Precision
 ) -> Engine | RemoteGenerator:
     if isinstance(model, RemoteGenerator):
         return model
@@ -184,6 +190,7 @@ def _generator(
         chunk=8,
         block_steps=16,
         max_stop_ids=4,
+        **precision,
     )
     return Engine(model, config, tokenizer)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from arkjax.errors import ArkJAXError, ConfigError, DataError
+from arkjax.models.cache import Precision
 from arkjax.models.huggingface.speaker import open_speaker
 from arkjax.models.transformer import Transformer
 from arkjax.models.weights import num_parameters
@@ -49,6 +50,8 @@ class Talk:
         sampling: SamplingParams,
         seed: int,
         context: int,
+        cache: Precision = "model",
+        weights: Precision = "model",
     ):
         """Set up a talk; nothing is compiled before the first answer.
 
@@ -61,6 +64,8 @@ class Talk:
           sampling: how; `stop_ids` are the tokenizer's.
           seed: of the first answer; each later one takes the next.
           context: most tokens of a prompt with its answer.
+          cache: in what keys and values are kept; see `EngineConfig`.
+          weights: in what the layers' matrices are kept.
         """
         self.role, self.messages = role, []
         self.sampling, self.seed = sampling, seed
@@ -78,6 +83,8 @@ class Talk:
                 chunk=min(64, context),
                 block_steps=4,  # tokens come in small groups, so that an answer flows
                 max_stop_ids=len(stops),
+                cache=cache,
+                weights=weights,
             ),
         )
 
@@ -249,6 +256,8 @@ def main(
     seed: int,
     max_context: int,
     variables: Sequence[str],
+    cache: Precision = "model",
+    weights: Precision = "model",
 ) -> int:
     """Open a model and talk to it until the input ends. Returns the exit code.
 
@@ -260,10 +269,12 @@ def main(
       seed: of the first answer.
       max_context: most tokens of the talk; at most what the model was made for.
       variables: for the chat template, each NAME=JSON.
+      cache: in what keys and values are kept; see `EngineConfig`.
+      weights: in what the layers' matrices are kept.
 
     Raises:
       DataError: if the model, its tokenizer or its template is missing or damaged.
-      ConfigError: if a variable is not written so.
+      ConfigError: if a variable is not written so, or the model cannot be kept so.
     """
     speaker = open_speaker(checkpoint, Progress())
     if role is None:
@@ -278,5 +289,7 @@ def main(
         sampling=sampling,
         seed=seed,
         context=min(max_context, config.max_context),
+        cache=cache,
+        weights=weights,
     )
     return run(talk, read_line, f"{checkpoint}, {num_parameters(config):,} parameters")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from arkjax import __version__
 from arkjax.errors import ArkJAXError, ConfigError
+from arkjax.options import add_talking_options
 from arkjax.progress import Progress, colours
 from arkjax.serving.command import add_parser as serve_parser
 from arkjax.storage import storage_error
@@ -159,13 +160,7 @@ def _chat_parser(commands: argparse._SubParsersAction, name: str) -> _Parser:
     parser.add_argument("--max-tokens", type=int, default=512, help="of one answer (default 512)")
     parser.add_argument("--max-context", type=int, default=4096, help="of a talk (default 4096)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--variable",
-        action="append",
-        default=[],
-        metavar="NAME=JSON",
-        help="for the chat template, such as enable_thinking=false; may be repeated",
-    )
+    add_talking_options(parser)
     return parser
 
 
@@ -290,6 +285,8 @@ def _convert(arguments: argparse.Namespace) -> int:
             ),
             seed=arguments.seed,
             max_context=arguments.max_context,
+            cache=arguments.cache,
+            weights=arguments.weights,
             variables=arguments.variable,
         )
     from arkjax import convert

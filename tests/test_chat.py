@@ -49,10 +49,12 @@ def model() -> Transformer:
 
 @pytest.fixture
 def make_talk(model):
-    def make() -> Talk:
+    def make(**settings) -> Talk:
         greedy = SamplingParams(temperature=0.0, max_tokens=12)
         template = template_of("qwen3")
-        return Talk(model, QWEN, template, {}, role="", sampling=greedy, seed=0, context=192)
+        return Talk(
+            model, QWEN, template, {}, role="", sampling=greedy, seed=0, context=192, **settings
+        )
 
     return make
 
@@ -182,6 +184,14 @@ def test_a_talk_is_saved_nowhere_but_in_a_file(talk, capsys, tmp_path):
     assert "a device or a pipe" in out and "it is a directory" in out and "does not exist" in out
     assert "user: coins" in out
     assert os.stat("/dev/null").st_rdev == device and not list(tmp_path.iterdir())
+
+
+def test_a_model_in_int8_answers_too(make_talk):
+    pytest.importorskip("qwix")
+    small = make_talk(cache="int8", weights="int8")
+    assert "".join(small.ask("Hi")) == small.messages[-1].content != ""
+    with pytest.raises(ConfigError, match="engine.weights is 'int4'"):
+        make_talk(weights="int4")
 
 
 def test_ctrl_c_at_the_prompt_does_not_leave(talk, capsys):

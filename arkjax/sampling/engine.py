@@ -141,23 +141,28 @@ class Engine:
     ) -> None:
         """Compile all that calls may need; after this no call waits for the compiler.
 
-        Every program runs once, on no call. The number of programs grows with the square of the
-        number of widths that prompts are padded to, unless calls have no shared prefixes.
+        Every program runs once, on no call. A lane has one for each width that prompts are padded
+        to, times, if calls may have prefixes, the halvings of its length that they may reach to:
+        some hundreds with `chunk=64` and 4,096 positions. A larger `chunk` makes them fewer, and
+        JAX's compilation cache (JAX_COMPILATION_CACHE_DIR) keeps them for the next process.
 
         Args:
           prefixes: calls may have shared prefixes, or prompts of more than `prefill_tokens`.
           top_logprobs: calls may ask for the most probable tokens.
-          progress: told after each lane how many are warm, and of how many.
+          progress: told after each program how many are warm, and of how many.
 
         Raises:
           RuntimeError: if calls are pending: their tokens would be lost.
         """
         refuse_pending(self)
-        lengths = self.config.length_classes
-        for i, length in enumerate(lengths):
-            self._lane(length).warm_up(prefixes, top_logprobs)
+        lanes = [self._lane(length) for length in self.config.length_classes]
+        programs = [run for lane in lanes for run in lane.programs(prefixes, top_logprobs)]
+        for i, run in enumerate(programs):
+            run()
             if progress:
-                progress(i + 1, len(lengths))
+                progress(i + 1, len(programs))
+        for lane in lanes:
+            lane.wait()
         self.profile.reset()
 
     def step(self) -> list[Generation]:

@@ -111,32 +111,38 @@ class Lane:
             self._forget(tag)
             self._cancelled.append(tag)
 
-    def warm_up(self, prefixes: bool, top_logprobs: bool) -> None:
-        """Compile every program that calls may need, by running each on no call at all.
+    def programs(self, prefixes: bool, top_logprobs: bool) -> list[Callable[[], object]]:
+        """All that calls may need to have compiled; each runs one program, on no call at all.
+
+        They are to be run in their order, all of them, and `wait` after that.
 
         Args:
           prefixes: calls may have shared prefixes or be prefilled in pieces.
           top_logprobs: calls may ask for the most probable tokens.
         """
+        do = functools.partial
+        programs: list[Callable[[], object]] = []
         tops = [0, self._most_top()] if top_logprobs else [0]
         whole = {(width, width) for width in self._queue.widths}
         pairs = itertools.product(self._queue.widths, self._queue.lives)
         behind = {(width, live) for width, live in pairs if live >= width} if prefixes else ()
         for width, live in sorted(behind):
-            self._extend([], self._config.rows(width, self._config.prefix_rows), width, live)
+            rows = self._config.rows(width, self._config.prefix_rows)
+            programs.append(do(self._extend, [], rows, width, live))
         for width, live in sorted(whole.union(behind)):
-            for top in tops:
-                self._hand_over(self._prefill([], [], [], width), live, top)
+            new = self._prefill([], [], [], width)
+            programs += [do(self._hand_over, new, live, top) for top in tops]
         now = self._size, self._live
         shapes = list(itertools.product(self._sizes, self._lengths))
         for size, live in shapes:
-            self._resize(size, live)
-            for top in tops:
-                self._block([], [], top, 0)
-        for a, b in itertools.permutations(shapes, 2):
-            self._resize(*a)
-            self._resize(*b)
-        self._resize(*now)
+            programs.append(do(self._resize, size, live))
+            programs += [do(self._block, [], [], top, 0) for top in tops]
+        for shape in itertools.chain(*itertools.permutations(shapes, 2), [now]):
+            programs.append(do(self._resize, *shape))
+        return programs
+
+    def wait(self) -> None:
+        """Wait until the device has done all that it was handed."""
         jax.block_until_ready((self._slots, self._waiting, self._pool))
 
     def step(self) -> list[Generation]:

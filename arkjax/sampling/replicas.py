@@ -145,17 +145,16 @@ class Replicas:
 
         Args:
           prefixes, top_logprobs: as for `Engine.warm_up`.
-          progress: told after each lane how many of all replicas are warm, and of how many.
+          progress: told after each program how many of all replicas are warm, and of how many.
         """
         count, lock = 0, threading.Lock()
-        total = len(self.engines) * len(self.config.length_classes)
 
-        def told(*_: int) -> None:
+        def told(_: int, each: int) -> None:
             nonlocal count
             with lock:
                 count += 1
                 if progress:
-                    progress(count, total)
+                    progress(count, each * len(self.engines))
 
         self._each(
             lambda engine: engine.warm_up(

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from arkjax.errors import ConfigError
+from arkjax.options import add_talking_options
 
 KEY_VARIABLE = "ARKJAX_API_KEY"
 
@@ -45,13 +46,7 @@ def add_parser(commands: argparse._SubParsersAction, name: str) -> argparse.Argu
     parser.add_argument(
         "--grace", type=_count, default=30, help="seconds to finish when stopped (default 30)"
     )
-    parser.add_argument(
-        "--variable",
-        action="append",
-        default=[],
-        metavar="NAME=JSON",
-        help="for the chat template, such as enable_thinking=false; may be repeated",
-    )
+    add_talking_options(parser)
     return parser
 
 
@@ -91,6 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
             max_queue=arguments.max_queue,
             context=arguments.context,
             max_tokens=arguments.max_tokens,
+            cache=arguments.cache,
+            weights=arguments.weights,
             variables=arguments.variable,
         )
         service.warm_up(opened)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from aiohttp import web
 
 from arkjax.errors import ConfigError
+from arkjax.models.cache import Precision
 from arkjax.models.huggingface.speaker import Speaker, open_speaker
 from arkjax.progress import Progress, is_terminal
 from arkjax.sampling.engine import Engine, EngineConfig
@@ -60,6 +61,8 @@ def open_service(
     context: int,
     max_tokens: int,
     variables: Sequence[str],
+    cache: Precision = "model",
+    weights: Precision = "model",
 ) -> Service:
     """Open a model to be served.
 
@@ -71,10 +74,12 @@ def open_service(
       context: most tokens of a prompt with its answer; at most what the model was made for.
       max_tokens: of an answer where the request does not say.
       variables: for the chat template, each NAME=JSON.
+      cache: in what keys and values are kept; see `EngineConfig`.
+      weights: in what the layers' matrices are kept.
 
     Raises:
       DataError: if the model, its tokenizer or its template is missing or damaged.
-      ConfigError: if a variable is not written so.
+      ConfigError: if a variable is not written so, or the model cannot be kept so.
     """
     chosen = dict(map(template_variable, variables))
     speaker = open_speaker(checkpoint, Progress())
@@ -87,11 +92,17 @@ def open_service(
         calls=slots + max_queue,
     )
     prompts = Prompts(speaker.tokenizer, speaker.template, chosen, limits)
-    engine = make_engine(speaker, limits, slots)
+    engine = make_engine(speaker, limits, slots, cache, weights)
     return Service(engine, speaker.tokenizer, prompts, limits, slots, max_queue)
 
 
-def make_engine(speaker: Speaker, limits: Limits, slots: int) -> Engine:
+def make_engine(
+    speaker: Speaker,
+    limits: Limits,
+    slots: int,
+    cache: Precision = "model",
+    weights: Precision = "model",
+) -> Engine:
     """An engine that can do what `limits` allow."""
     config = EngineConfig(
         length_classes=(limits.context,),
@@ -103,6 +114,8 @@ def make_engine(speaker: Speaker, limits: Limits, slots: int) -> Engine:
         block_steps=8,  # an answer flows in groups of so many tokens
         max_stop_ids=len(limits.end_ids) + MOST_STOP_IDS,
         max_top_logprobs=MOST_ALTERNATIVES,
+        cache=cache,
+        weights=weights,
     )
     return Engine(speaker.model, config, speaker.tokenizer)
 

@@ -18,6 +18,7 @@ import pytest
 from arkjax import cli
 from arkjax.errors import ConfigError
 from arkjax.models.placement import save_model
+from arkjax.sampling.params import Request, SamplingParams
 from arkjax.serving import command
 
 KEY = "sk-nobody-must-see-this"
@@ -126,6 +127,27 @@ def test_what_is_wrong_is_said_before_the_model_is_read(serving, tmp_path, capsy
     monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
     assert cli.main(["serve", missing]) == 2
     assert "pip install 'arkjax[serve]'" in capsys.readouterr().err
+
+
+def test_a_model_is_served_in_int8_where_asked(serving, checkpoint, capsys, monkeypatch):
+    pytest.importorskip("qwix")
+    opened = []
+
+    def interrupted(service):
+        opened.append(service)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serving, "warm_up", interrupted)
+    arguments = ["serve", str(checkpoint), "--port=0", "--context=64", "--slots=2"]
+    assert cli.main([*arguments, "--cache=int8", "--weights=int8"]) == 130
+    assert cli.main(arguments) == 130
+    small, plain = (service.engine for service in opened)
+    assert (small.config.cache, small.config.weights) == ("int8", "int8")
+    assert (plain.config.cache, plain.config.weights) == ("model", "model")
+    request = Request("a", (3, 4), 0, SamplingParams(max_tokens=2), 1)
+    assert len(small.generate([request])[0].ids) == 2
+    assert cli.main([*arguments, "--weights=int4"]) == 2
+    assert "--weights" in capsys.readouterr().err
 
 
 def test_who_can_be_reached_without_a_key_is_warned(capsys):
