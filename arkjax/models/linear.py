@@ -78,10 +78,14 @@ def product(
     x: jax.Array, weight: jax.Array, inputs: int, dtype: DTypeLike | None = None
 ) -> jax.Array:
     """x [..., *in] times a weight [*out, *in], computed in the dtype of x, as [..., *out]."""
-    summed = tuple(range(x.ndim - inputs, x.ndim)), tuple(range(weight.ndim - inputs, weight.ndim))
-    weight = weight.astype(x.dtype)
-    outputs = weight.ndim - inputs
-    if math.prod(x.shape[: x.ndim - inputs]) > _FEW_ROWS:
-        return jax.lax.dot_general(x, weight, (summed, ((), ())), preferred_element_type=dtype)
-    y = jax.lax.dot_general(weight, x, (summed[::-1], ((), ())), preferred_element_type=dtype)
-    return jnp.transpose(y, (*range(outputs, y.ndim), *range(outputs)))
+    rows, outputs = x.shape[: x.ndim - inputs], weight.shape[: weight.ndim - inputs]
+    # As two matrices: with more axes XLA for CPU transposes the weight first, each time it is used.
+    matrix = weight.astype(x.dtype).reshape(math.prod(outputs), -1)
+    x = x.reshape(*rows, matrix.shape[1])
+    summed = (x.ndim - 1,), (1,)
+    if math.prod(rows) > _FEW_ROWS:
+        y = jax.lax.dot_general(x, matrix, (summed, ((), ())), preferred_element_type=dtype)
+    else:
+        y = jax.lax.dot_general(matrix, x, (summed[::-1], ((), ())), preferred_element_type=dtype)
+        y = jnp.moveaxis(y, 0, -1)
+    return y.reshape(*rows, *outputs)

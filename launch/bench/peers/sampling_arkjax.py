@@ -45,7 +45,7 @@ def make_engine(model: Transformer, rows: int, context: int) -> Engine:
         admit_rows=16,
         prefix_rows=1,
         chunk=32,
-        block_steps=16,
+        block_steps=8,
         max_stop_ids=1,
         prefill_tokens=256,
         # As calls end, fewer slots are decoded; and no more positions than the longest call has.
