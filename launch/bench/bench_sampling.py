@@ -1,6 +1,7 @@
 """How fast the engine samples answers of uneven lengths, beside Tunix and Hugging Face `generate`.
 
     python launch/bench/bench_sampling.py [--repeats 3] [--peers launch/bench/.peers] [--quick]
+        [--against hf] [--workloads ragged]
 
 One model with the shape of Qwen3, 30.5M fresh random weights in fp32, exported once and read by
 all. 128 requests in order of arrival, prompts of 32 to 256 tokens, answers of log-normal lengths
@@ -106,9 +107,10 @@ def check_alike(processes: dict[str, Process]) -> dict[str, float]:
 def summary(name: str, cold: dict, runs: dict[str, list[dict]]) -> dict[str, float]:
     """Medians of one contestant, of all its workloads."""
     fields = {}
-    for workload, prefix in WORKLOADS.items():
+    for workload in cold:
         if name not in cold[workload]:
             continue
+        prefix = WORKLOADS[workload]
         results = [run[name] for run in runs[workload]]
         seconds = statistics.median(result["seconds"] for result in results)
         first = cold[workload][name]["seconds"]
@@ -121,10 +123,12 @@ def summary(name: str, cold: dict, runs: dict[str, list[dict]]) -> dict[str, flo
     return fields
 
 
-def compare(runs: dict[str, list[dict]]) -> tuple[dict[str, float], dict[str, list[float]]]:
+def compare(
+    peers: list[str], runs: dict[str, list[dict]]
+) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Ratios of the medians, and the least and the greatest of single repeats."""
     ratios, spread = {}, {}
-    for peer in PEERS:
+    for peer in peers:
         for workload, theirs in runs.items():
             ours = runs["ragged" if workload == "sorted" else workload]
             pairs = [
@@ -150,20 +154,21 @@ def bench(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         flush=True,
     )
     with contextlib.ExitStack() as stack:
-        pythons = {name: arguments.peers / name / "bin" / "python" for name in PEERS}
+        pythons = {name: arguments.peers / name / "bin" / "python" for name in arguments.against}
         processes = {
             name: stack.enter_context(start(name, python, folder))
             for name, python in {"arkjax": sys.executable, **pythons}.items()
         }
         processes["arkjax"].ask("load")
         about = {name: process.ask("about") for name, process in processes.items()}
-        cold = {workload: measure(processes, workload, "cold") for workload in WORKLOADS}
+        workloads = arguments.workloads
+        cold = {workload: measure(processes, workload, "cold") for workload in workloads}
         apart = check_alike(processes)
-        runs: dict[str, list[dict]] = {workload: [] for workload in WORKLOADS}
+        runs: dict[str, list[dict]] = {workload: [] for workload in workloads}
         for repeat in range(1, arguments.repeats + 1):
             for workload, results in runs.items():
                 results.append(measure(processes, workload, f"repeat {repeat}"))
-    ratios, spread = compare(runs)
+    ratios, spread = compare(arguments.against, runs)
     for name, ratio in ratios.items():
         least, most = spread[name]
         print(f"arkjax / {name:12} {ratio:6.2f} (of single repeats {least:.2f} to {most:.2f})")
@@ -186,7 +191,7 @@ def bench(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         },
         "versions": ours["versions"] | {"peers": about},
         "arkjax": summary("arkjax", cold, runs),
-        "peers": {name: summary(name, cold, runs) for name in PEERS},
+        "peers": {name: summary(name, cold, runs) for name in arguments.against},
         "ratios": ratios,
         "spread": spread,
     }
@@ -199,11 +204,21 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0, help="of weights, prompts and lengths")
     parser.add_argument("--peers", type=Path, default=HERE / ".peers", help="made by peers.sh")
+    parser.add_argument("--against", nargs="+", choices=PEERS, default=[*PEERS], help="which peers")
+    parser.add_argument(
+        "--workloads",
+        nargs="+",
+        choices=WORKLOADS,
+        default=[*WORKLOADS],
+        help="sorted is compared with ragged, and takes it along",
+    )
     parser.add_argument("--quick", action="store_true", help="16 requests, 8 rows, 1 repeat")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.requests, arguments.rows, arguments.repeats = 16, 8, 1
-    for name in PEERS:
+    if "ragged" not in arguments.workloads and "sorted" in arguments.workloads:
+        arguments.workloads = ["ragged", *arguments.workloads]
+    for name in arguments.against:
         if not (arguments.peers / name / "bin" / "python").exists():
             raise SystemExit(
                 f"error: {arguments.peers} has no environment of {name}: make it with "

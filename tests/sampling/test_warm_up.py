@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
+import pytest
 
 from arkjax.models.placement import shardings
 from arkjax.models.transformer import Transformer
+from arkjax.models.weights import LAYERS
 from arkjax.sampling.params import Request, SamplingParams
 from arkjax.sharding import MeshConfig, ShardingRules, make_mesh
 
@@ -66,8 +68,19 @@ SIZES = {
 }
 
 
-def test_nothing_is_compiled_in_a_thousand_calls_after_the_warm_up(make_engine):
-    engine = make_engine(**SIZES)
+@pytest.fixture(scope="module")
+def shallow(model) -> Transformer:
+    """The tiny model's first layer alone: which programs there are does not depend on more."""
+    config = dataclasses.replace(model.config, num_layers=1)
+    weights = {
+        name: array[:1] if name.startswith(LAYERS) else array
+        for name, array in model.arrays().items()
+    }
+    return Transformer(config, weights)
+
+
+def test_nothing_is_compiled_in_a_thousand_calls_after_the_warm_up(shallow, make_engine):
+    engine = make_engine(shallow, **SIZES)
     with _compiled() as warming:
         engine.warm_up()
     assert len(warming) > 20
@@ -79,11 +92,11 @@ def test_nothing_is_compiled_in_a_thousand_calls_after_the_warm_up(make_engine):
     assert seen == []
 
 
-def test_nothing_is_compiled_on_a_mesh_either(model, make_engine):
+def test_nothing_is_compiled_on_a_mesh_either(shallow, make_engine):
     mesh = make_mesh(MeshConfig(2, 2, 2))
-    weights = jax.device_put(model.arrays(), shardings(model.config, mesh, ShardingRules()))
+    weights = jax.device_put(shallow.arrays(), shardings(shallow.config, mesh, ShardingRules()))
     sizes = {"length_classes": (40,), "slots": 8, "admit_rows": 8, "chunk": 20}
-    engine = make_engine(Transformer(model.config, weights), **sizes)
+    engine = make_engine(Transformer(shallow.config, weights), **sizes)
     engine.warm_up(top_logprobs=False)
     requests = [
         dataclasses.replace(r, sampling=dataclasses.replace(r.sampling, top_logprobs=0))
@@ -94,18 +107,19 @@ def test_nothing_is_compiled_on_a_mesh_either(model, make_engine):
     assert seen == []
 
 
-def test_a_warm_engine_generates_what_a_cold_one_does(make_engine, make_requests):
+def test_a_warm_engine_generates_what_a_cold_one_does(shallow, make_engine, make_requests):
     requests = make_requests(12, seed=3)
-    warm = make_engine()
+    warm = make_engine(shallow)
     told = []
     warm.warm_up(progress=lambda done, of: told.append((done, of)))
     assert told == [(i + 1, len(told)) for i in range(len(told))] != []
-    for a, b in zip(warm.generate(requests), make_engine().generate(requests), strict=True):
+    cold = make_engine(shallow)
+    for a, b in zip(warm.generate(requests), cold.generate(requests), strict=True):
         assert (a.ids, a.logprobs) == (b.ids, b.logprobs)
 
 
-def test_an_engine_counts_what_it_does(make_engine, make_requests):
-    engine = make_engine()
+def test_an_engine_counts_what_it_does(shallow, make_engine, make_requests):
+    engine = make_engine(shallow)
     engine.warm_up(top_logprobs=False)
     profile = engine.profile
     assert profile == type(profile)()
@@ -134,11 +148,11 @@ def test_shared_prefixes_count_once(make_engine):
     assert engine.profile.prompt_tokens == 10 + 4
 
 
-def test_a_warm_up_for_calls_without_prefixes_compiles_less(make_engine):
+def test_a_warm_up_for_calls_without_prefixes_compiles_less(shallow, make_engine):
     sizes = {"length_classes": (32,), "chunk": 16, "slots": 3}
     with _compiled() as fewer:
-        make_engine(**sizes).warm_up(prefixes=False, top_logprobs=False)
+        make_engine(shallow, **sizes).warm_up(prefixes=False, top_logprobs=False)
     with _compiled() as others:
-        make_engine(**sizes).warm_up(top_logprobs=False)
+        make_engine(shallow, **sizes).warm_up(top_logprobs=False)
     # The second finds what the first compiled.
     assert 0 < len(fewer) < len(fewer) + len(others)
