@@ -67,11 +67,14 @@ def test_training_goes_on_where_it_was_stopped(loaded, sampled, tmp_path):
     assert [p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
 
 
-def test_what_cannot_be_done_is_said(sampled, loaded, tmp_path):
+def test_what_cannot_be_done_is_said(sampled, loaded, problems, tmp_path):
     with pytest.raises(ConfigError, match="no strategy 'dda'.*rsft, .*da"):
         arkjax.synthesize(sampled, strategy="dda")
     with pytest.raises(DataError, match="no problems"):
         arkjax.sample("debate", [], *loaded)
+    for field in ("cache", "weights"):
+        with pytest.raises(ConfigError, match=f"engine.{field} is 'int4'"):
+            arkjax.sample("debate", problems, *loaded, **{field: "int4"})
     with pytest.raises(DataError, match="there is no model at"):
         arkjax.load(tmp_path)
     with pytest.raises(ConfigError, match="debate"):

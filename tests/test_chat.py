@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arkjax import chat
+from arkjax import chat, cli
 from arkjax.chat import Message, Talk, prompt_ids
 from arkjax.errors import ConfigError, DataError
+from arkjax.models.huggingface.speaker import Speaker
 from arkjax.models.presets import tiny
 from arkjax.models.transformer import Transformer
 from arkjax.models.weights import weight_specs
@@ -192,6 +193,18 @@ def test_a_model_in_int8_answers_too(make_talk):
     assert "".join(small.ask("Hi")) == small.messages[-1].content != ""
     with pytest.raises(ConfigError, match="engine.weights is 'int4'"):
         make_talk(weights="int4")
+
+
+def test_the_command_keeps_a_model_in_int8_where_asked(model, monkeypatch):
+    pytest.importorskip("qwix")
+    talks = []
+    speaker = Speaker(GOLDEN, model, QWEN, template_of("qwen3"))
+    monkeypatch.setattr(chat, "open_speaker", lambda *arguments: speaker)
+    monkeypatch.setattr(chat, "run", lambda talk, *others: talks.append(talk) or 0)
+    assert cli.main(["chat", "a model", "--cache=int8", "--weights=int8"]) == 0
+    assert cli.main(["chat", "a model"]) == 0
+    kept = [(talk._engine.config.cache, talk._engine.config.weights) for talk in talks]
+    assert kept == [("int8", "int8"), ("model", "model")]
 
 
 def test_ctrl_c_at_the_prompt_does_not_leave(talk, capsys):

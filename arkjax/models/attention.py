@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from arkjax.models.quantized import Quantized
 
 _MASKED = -1e30
-# With so few queries for each key head, as in a decode step, the CPU takes a fifth less time for
-# attention if keys are the first operand.
+# With so few queries for each key head, as in a decode step, attention on a CPU measured 8 to 22%
+# less processor time with keys as the first operand.
 _FEW_ROWS = 8
 
 

@@ -14,7 +14,7 @@ from arkjax.sharding import BATCH_AXES
 def place(tree: Any, mesh: Mesh | None) -> Any:
     """Lay rows over the data axes of a mesh, and key heads over tensor.
 
-    The steps below leave all rows where they lie. Axes that do not divide stay whole.
+    The compiled steps leave all rows where they lie. Axes that do not divide stay whole.
 
     Args:
       tree: arrays with rows in front; those of a cache, which alone have three axes or more, have
