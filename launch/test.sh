@@ -30,11 +30,11 @@ elif find_python 3.12 python3.12 python3.13 python3.14; then
     install_environment "$venv-312" -e "${root}[test]"
     echo "Fast tests on Python $(python_version "$venv-312/bin/python"):"
     # The reference implementations are in the main environment only.
-    env -u ARKJAX_PARITY "$venv-312/bin/python" -m pytest -q -m fast tests -n 2
+    env -u ARKJAX_PARITY "$venv-312/bin/python" -m pytest -q -m fast tests -n 2 --dist worksteal
 else
     echo "No Python 3.12 or newer was found: the newer set of versions is not tested here."
 fi
 if [ -n "$chosen" ]; then export ARKJAX_PYTHON=$chosen; fi
 
 echo "All tests on Python $(python_version "$venv/bin/python"):"
-"$venv/bin/python" -m pytest tests -n 2 "$@"
+"$venv/bin/python" -m pytest tests -n 2 --dist worksteal "$@"

@@ -83,6 +83,11 @@ def held() -> int:
     return sum(array.nbytes for array in jax.live_arrays())
 
 
+def drain() -> None:
+    """Wait until the device has nothing to do."""
+    jax.block_until_ready([array for array in jax.live_arrays() if not array.is_deleted()])
+
+
 def compare(
     model: Transformer, args: argparse.Namespace, prefix: int, shared_by: int
 ) -> dict[str, float]:
@@ -105,10 +110,12 @@ def compare(
         size[name] = (held() - before) / 2**20
     for _ in range(args.blocks):
         for name, engine in engines.items():
+            # The block of the step before has ended, and the other engine's: nothing runs beside.
+            drain()
             steps = engine.profile.steps
             started = time.perf_counter()
-            # A step of the engine hands over one block and waits for the one before it.
             done[name] += engine.step()
+            drain()
             seconds = time.perf_counter() - started
             taken[name].append(seconds / (engine.profile.steps - steps) * 1e3)
     for name, engine in engines.items():
