@@ -171,7 +171,7 @@ class Session:
             elif {"sample", "evaluate"} & set(stages):
                 remote = config.remotes[name]
                 self.progress.say(f"remote {name}: asking {remote.url} for {remote.model}")
-                self.remotes[name].check()
+                self.remotes.check(name)
                 limits[name] = self.remotes[name].max_context
             else:
                 limits[name] = sys.maxsize

@@ -336,6 +336,7 @@ def test_servers_that_cannot_play_are_found_before_any_work(
     monkeypatch.setenv("FAR_KEY", KEY)
     code, error = check("--config.remotes.far.model=near")
     assert code == 2 and "no model 'near', but ['far-model']" in error
+    assert "set config.remotes.far.model to its name" in error
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     code, error = check(f"--config.remotes.far.url=http://127.0.0.1:{port}/v1")

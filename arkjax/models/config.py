@@ -201,6 +201,12 @@ class ModelConfig:
                 f"model.sliding_window is {self.sliding_window} and model.attention_pattern "
                 f"{self.attention_pattern}: windowed layers and a window need each other"
             )
+        for name in ("dtype", "param_dtype"):
+            if getattr(self, name) not in get_args(Dtype):
+                raise ConfigError(
+                    f"model.{name} is {getattr(self, name)!r}: "
+                    f"expected one of {', '.join(get_args(Dtype))}"
+                )
         if self.base_quantization not in get_args(Quantization):
             raise ConfigError(
                 f"model.base_quantization is {self.base_quantization!r}: "

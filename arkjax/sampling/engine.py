@@ -16,7 +16,7 @@ from arkjax.sampling.generating import generate_all, refuse_pending
 from arkjax.sampling.lane import Lane
 from arkjax.sampling.params import Generation, Request
 from arkjax.sampling.precision import check_precision, weights_for
-from arkjax.sampling.scoring import Scored, score
+from arkjax.sampling.scoring import Scored, check_ids, score
 from arkjax.sampling.stopping import StopTexts
 from arkjax.text.tokenizer import Tokenizer
 
@@ -70,6 +70,11 @@ class Engine:
         self._lapped = time.monotonic()
 
     @property
+    def vocab_size(self) -> int:
+        """V, how many token ids the model knows."""
+        return self._spec.config.vocab_size
+
+    @property
     def pending(self) -> int:
         """Requests submitted and not yet returned."""
         return len(self._busy)
@@ -78,10 +83,14 @@ class Engine:
         """See that a request can be generated; nothing is queued.
 
         Raises:
-          DataError: if prompt and answer cannot fit into the longest lane, or the lengths of shared
-            prefixes are impossible.
+          DataError: if a token id is none of the model's, prompt and answer cannot fit into the
+            longest lane, or the lengths of shared prefixes are impossible.
           ConfigError: if the request asks for more than the engine was set up for.
         """
+        check_ids(request.prompt_ids, self.vocab_size, f"call {request.id}: the prompt")
+        if request.sampling.stop_ids:
+            name = f"call {request.id}: sampling.stop_ids"
+            check_ids(request.sampling.stop_ids, self.vocab_size, name)
         need = len(request.prompt_ids) + request.sampling.max_tokens
         if need > self.max_context:
             raise DataError(
@@ -220,7 +229,8 @@ class Engine:
             the rest.
 
         Raises:
-          DataError: naming a sequence that is empty or longer than `max_context`.
+          DataError: naming a sequence that is empty, longer than `max_context` or not made of the
+            model's token ids.
         """
         widths = dataclasses.replace(self.config, prefill_tokens=self.max_context)
         return score(

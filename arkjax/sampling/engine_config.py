@@ -1,6 +1,7 @@
 """Sizes of the sampling engine."""
 
 import dataclasses
+import numbers
 from typing import get_args
 
 from arkjax.errors import ConfigError
@@ -71,8 +72,17 @@ class EngineConfig:
                     choices = " or ".join(map(repr, get_args(Precision)))
                     raise ConfigError(f"engine.{field.name} is {value!r}: expected {choices}")
                 continue
+            if field.type is bool:
+                continue
             least = int(field.default is dataclasses.MISSING or field.name == "prefill_tokens")
-            values = value if isinstance(value, tuple) else (value,)
+            several = field.name == "length_classes"
+            if several and isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(self, field.name, value)
+            values = value if several and isinstance(value, tuple) else (value,)
+            if several is not isinstance(value, tuple) or not _are_whole(values):
+                rule = "a tuple of whole numbers" if several else "a whole number"
+                raise ConfigError(f"engine.{field.name} is {value!r}: expected {rule}")
             if not values or min(values) < least:
                 rule = "must be positive" if least else "must not be negative"
                 raise ConfigError(f"engine.{field.name} is {value!r}: it {rule}")
@@ -104,6 +114,10 @@ class EngineConfig:
     def rows(self, width: int, most: int) -> int:
         """How many rows of this width are computed together: it depends on the width alone."""
         return max(1, min(most, self.prefill_tokens // width))
+
+
+def _are_whole(values: tuple) -> bool:
+    return all(isinstance(n, numbers.Integral) and not isinstance(n, bool) for n in values)
 
 
 def _halved(most: int, least: int) -> list[int]:

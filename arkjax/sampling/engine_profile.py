@@ -16,7 +16,8 @@ class EngineProfile:
     Attributes:
       seconds: in `step` altogether, by the clock.
       scheduling: seconds of the host in choosing calls and laying their batches out.
-      handing_over: seconds of the host in handing programs and their arguments to the device.
+      handing_over: seconds of the host in handing programs and their arguments to the device, and
+        in compiling those that are new: warm the engine up to see the former alone.
       waiting: seconds in which the host had nothing to do until the device was done.
       reading: seconds of the host in taking tokens in, and in looking for stop texts.
       steps: decode steps.

@@ -1,9 +1,15 @@
 """What one call asks of a generator, and what comes back."""
 
 import dataclasses
-from typing import Protocol
+import math
+import numbers
+import operator
+import reprlib
+from typing import Any, Protocol
 
-from arkjax.errors import ConfigError
+from arkjax.errors import ConfigError, DataError
+
+_WHOLE = ("top_k", "max_tokens", "top_logprobs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +31,7 @@ class SamplingParams:
       top_logprobs: how many of the most probable tokens are reported at each step.
 
     Raises:
-      ConfigError: if a value is outside its range.
+      ConfigError: if a value is outside its range, or no number where one is needed.
     """
 
     temperature: float = 1.0
@@ -38,13 +44,20 @@ class SamplingParams:
     top_logprobs: int = 0
 
     def __post_init__(self) -> None:
+        for name in (*_WHOLE, "temperature", "top_p", "min_p"):
+            value, kind = getattr(self, name), numbers.Integral if name in _WHOLE else numbers.Real
+            if not isinstance(value, kind) or isinstance(value, bool):
+                what = "a whole number" if name in _WHOLE else "a number"
+                raise ConfigError(f"sampling.{name} is {value!r}: it must be {what}")
+        ids = "a list of token ids"
         checks = {
-            "temperature": (self.temperature >= 0, ">= 0"),
+            "temperature": (0 <= self.temperature < math.inf, ">= 0 and finite"),
+            "stop_ids": (_is_list(self.stop_ids, numbers.Integral), ids),
             "top_k": (self.top_k >= 0, ">= 0 (0 keeps all tokens)"),
             "top_p": (0 < self.top_p <= 1, "in (0, 1]"),
             "min_p": (0 <= self.min_p < 1, "in [0, 1)"),
             "max_tokens": (self.max_tokens >= 1, ">= 1"),
-            "stop": (not isinstance(self.stop, str) and all(self.stop), "a list of texts"),
+            "stop": (_is_list(self.stop, str) and all(self.stop), "a list of texts"),
             "top_logprobs": (self.top_logprobs >= 0, ">= 0"),
         }
         for name, (holds, rule) in checks.items():
@@ -58,7 +71,7 @@ class Request:
 
     Attributes:
       id: name of the call, unique among the pending ones.
-      prompt_ids: the whole prompt as token ids.
+      prompt_ids: the whole prompt as token ids; any sequence of them, kept as a tuple of ints.
       prefix_len: how many of the first prompt ids other requests may share; those are prefilled
         once.
       sampling: how to draw tokens.
@@ -66,6 +79,9 @@ class Request:
       shared: lengths below `prefix_len`, ascending, at which longer prefixes part: the end of a
         system prompt, of a question, of each round. A prefix grows from the longest of these that
         is there already.
+
+    Raises:
+      DataError: if the prompt is empty or is not made of token ids.
     """
 
     id: str
@@ -74,6 +90,9 @@ class Request:
     sampling: SamplingParams
     seed: int
     shared: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompt_ids", token_ids(self.prompt_ids, f"call {self.id}"))
 
     def samples(self, count: int) -> list["Request"]:
         """The same call `count` times, with ids "ID.0", "ID.1", ... and seeds of their own.
@@ -88,6 +107,29 @@ class Request:
             )
             for i in range(count)
         ]
+
+
+def token_ids(sequence: Any, name: str) -> tuple[int, ...]:
+    """A sequence of token ids as a tuple of ints.
+
+    Raises:
+      DataError: if it is empty or something else; `name` says what it belongs to.
+    """
+    try:
+        # Not int(): it would take texts and cut fractions off.
+        ids = () if isinstance(sequence, str | bytes) else tuple(map(operator.index, sequence))
+    except TypeError:
+        ids = ()
+    if not ids:
+        raise DataError(
+            f"{name} has {reprlib.repr(sequence)} where token ids are expected, at least one:"
+            " encode the text with the model's tokenizer"
+        )
+    return ids
+
+
+def _is_list(value: Any, kind: type) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, kind) for item in value)
 
 
 PENDING = ""

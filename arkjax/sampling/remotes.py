@@ -1,8 +1,11 @@
 """The remote generators of a run, by name: made when they are first needed, closed together."""
 
+import dataclasses
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from arkjax.errors import ConfigError
 from arkjax.sampling.params import Generation, Generator, Request
 from arkjax.sampling.remote import RemoteGenerator
 from arkjax.sampling.remote_config import RemoteConfig
@@ -56,6 +59,19 @@ class Remotes:
         if name not in self._open:
             self._open[name] = RemoteGenerator(self.configs[name], self._tokenizer)
         return self._open[name]
+
+    def check(self, name: str) -> None:
+        """See that a server is there, and has the model; errors name the run's own fields.
+
+        Raises:
+          ConfigError, DataError: as `RemoteGenerator.check`.
+        """
+        try:
+            self[name].check()
+        except ConfigError as error:
+            fields = "|".join(field.name for field in dataclasses.fields(RemoteConfig))
+            own = rf"config.remotes.{name}.\1"
+            raise ConfigError(re.sub(rf"\bremote\.({fields})\b", own, str(error))) from None
 
     def identity(self, name: str) -> str:
         """What the records call the model by."""

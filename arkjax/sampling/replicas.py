@@ -17,7 +17,7 @@ from arkjax.sampling.engine_config import EngineConfig
 from arkjax.sampling.exchange import Exchange
 from arkjax.sampling.packing import pack, unpack
 from arkjax.sampling.params import Generation, Request
-from arkjax.sampling.scoring import Scored, check_lengths
+from arkjax.sampling.scoring import Scored, checked
 from arkjax.text.tokenizer import Tokenizer
 
 Watch = Callable[[int], None]
@@ -198,7 +198,7 @@ class Replicas:
 
     def score(self, sequences: Sequence[Sequence[int]], top: int = 0) -> list[Scored]:
         """Score sequences with the replicas of this process; see `Engine.score`."""
-        check_lengths(sequences, self.max_context)
+        sequences = checked(sequences, self.max_context, self.engines[0].vocab_size)
         owners = balance([len(sequence) for sequence in sequences], len(self.engines))
         scored: dict[int, Scored] = {}
 

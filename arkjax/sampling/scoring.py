@@ -11,6 +11,7 @@ import numpy as np
 from arkjax.errors import DataError
 from arkjax.models.transformer import Transformer, Weight
 from arkjax.sampling.decode import Spec
+from arkjax.sampling.params import token_ids
 from arkjax.sampling.sampler import tail_mass, top_logprobs
 
 # Positions whose logits exist at once, over all rows.
@@ -34,14 +35,34 @@ class Scored:
     tail: np.ndarray
 
 
-def check_lengths(sequences: Sequence[Sequence[int]], longest: int) -> None:
-    """Raise DataError naming a sequence that is empty or has more than `longest` tokens."""
-    for i, sequence in enumerate(sequences):
-        if not 0 < len(sequence) <= longest:
+def check_ids(ids: Sequence[int], size: int, name: str) -> None:
+    """Raise DataError unless all ids are tokens of a vocabulary of this size."""
+    for extreme in (min(ids), max(ids)):
+        if not 0 <= extreme < size:
             raise DataError(
-                f"sequence {i} has {len(sequence)} tokens: expected 1 to {longest}, the "
-                "engine's longest context"
+                f"{name} has the token id {extreme}, but the model's go from 0 to {size - 1}: it"
+                " was encoded by the tokenizer of another model"
             )
+
+
+def checked(sequences: Sequence[Sequence[int]], longest: int, size: int) -> list[tuple[int, ...]]:
+    """The sequences as tuples of token ids.
+
+    Raises:
+      DataError: naming a sequence that is empty, has more than `longest` tokens, or ids that are
+        not in a vocabulary of `size`.
+    """
+    read = []
+    for i, sequence in enumerate(sequences):
+        ids = token_ids(sequence, f"sequence {i}")
+        if len(ids) > longest:
+            raise DataError(
+                f"sequence {i} has {len(ids)} tokens: expected 1 to {longest}, the engine's "
+                "longest context"
+            )
+        check_ids(ids, size, f"sequence {i}")
+        read.append(ids)
+    return read
 
 
 def score(
@@ -65,9 +86,9 @@ def score(
       In the order of the sequences.
 
     Raises:
-      DataError: naming a sequence that is empty or too long.
+      DataError: as `checked`.
     """
-    check_lengths(sequences, widths[-1])
+    sequences = checked(sequences, widths[-1], spec.config.vocab_size)
     by_width: dict[int, list[int]] = {}
     for i, sequence in enumerate(sequences):
         width = next(n for n in widths if n >= len(sequence))

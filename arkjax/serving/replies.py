@@ -163,9 +163,9 @@ class _Choice:
             ]
             return {"content": content, "refusal": None}
         offsets = []
-        for index, _ in drawn:
+        for place, (index, _) in enumerate(drawn, first):
             offsets.append(self._offset)
-            self._offset += len(self._tokens.text(index))
+            self._offset += len(self._tokens.text(index) if place else self._tokens.opening(index))
         return {
             "tokens": [self._name(index) for index, _ in drawn],
             "token_logprobs": [number(logprob) for _, logprob in drawn],

@@ -25,6 +25,10 @@ class Tokens:
         part = self._part(index)
         return self._whole(index) if part is None else part.decode("utf-8", "replace")
 
+    def opening(self, index: int) -> str:
+        """The text of a token at the start of a text: some decoders drop a space there."""
+        return self._tokenizer.decode([index], special=True)
+
     def spelled(self, index: int) -> list[int] | None:
         """The bytes of a token's text; None if it is a part of a character and does not tell."""
         part = self._part(index)
@@ -39,7 +43,7 @@ class Tokens:
 
     def _whole(self, index: int) -> str:
         # Some decoders drop the space at the start of a text, so the second of two is looked at.
-        once = self._tokenizer.decode([index], special=True)
+        once = self.opening(index)
         return self._tokenizer.decode([index, index], special=True)[len(once) :]
 
     def _part(self, index: int) -> bytes | None:

@@ -202,6 +202,8 @@ def test_adding_a_weight_changes_no_other(make_model):
         ({"head_dim": 7}, "head_dim"),
         ({"d_model": 0}, "d_model"),
         ({"scan_unroll": 0}, "scan_unroll"),
+        ({"dtype": "float99"}, "dtype is 'float99': expected one of float32, bfloat16"),
+        ({"param_dtype": "fp8"}, "param_dtype"),
     ],
 )
 def test_impossible_shapes_are_refused_by_name(make_model, changes, named):

@@ -278,6 +278,82 @@ def test_a_long_prompt_is_prefilled_in_pieces(make_engine, computed, reference, 
     assert max(map(len, computed)) <= 8 and sum(map(len, computed)) >= 21
 
 
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("max_tokens", 3.5),
+        ("max_tokens", "3"),
+        ("max_tokens", True),
+        ("max_tokens", 0),
+        ("top_k", 2.0),
+        ("top_logprobs", None),
+        ("temperature", float("inf")),
+        ("temperature", float("nan")),
+        ("temperature", "1"),
+        ("top_p", None),
+        ("min_p", 1.0),
+        ("stop_ids", 5),
+        ("stop_ids", (1.5,)),
+        ("stop", "end"),
+        ("stop", ("",)),
+        ("stop", (b"end",)),
+    ],
+)
+def test_sampling_that_is_none_is_refused(field, value):
+    with pytest.raises(ConfigError, match=rf"sampling\.{field} is .*: it must be"):
+        SamplingParams(**{field: value})
+    assert SamplingParams(max_tokens=np.int64(3), temperature=np.float32(0.5), stop_ids=[1])
+
+
+@pytest.mark.parametrize("prompt", ["question: 2 + 2", b"2", (), None, 5, (1.5, 2), ("4",), [[4]]])
+def test_a_prompt_is_made_of_token_ids(prompt, engine):
+    with pytest.raises(DataError, match="call a has .* where token ids are expected, at least one"):
+        Request("a", prompt, 0, SamplingParams(), 0)
+    with pytest.raises(DataError, match="sequence 1 has .* where token ids are expected"):
+        engine.score([(4, 5), prompt])
+
+
+def test_any_sequence_of_ids_is_a_prompt(engine):
+    params = SamplingParams(temperature=0.0, max_tokens=3)
+    kinds = [(4, 5, 6), [4, 5, 6], np.array([4, 5, 6], np.int32), range(4, 7)]
+    requests = [Request(f"{i}", ids, 2, params, 0) for i, ids in enumerate(kinds)]
+    assert {request.prompt_ids for request in requests} == {(4, 5, 6)}
+    assert len({generation.ids for generation in engine.generate(requests)}) == 1
+
+
+@pytest.mark.parametrize("index", [-1, 40, 99_999])
+def test_ids_that_the_model_does_not_know_are_refused(index, engine):
+    params = SamplingParams(max_tokens=2)
+    message = f"token id {index}, but the model's go from 0 to 39: it was encoded by the tokenizer"
+    with pytest.raises(DataError, match=f"call a: the prompt has the {message}"):
+        engine.submit(Request("a", (4, index, 5), 0, params, 0))
+    stopping = SamplingParams(max_tokens=2, stop_ids=(3, index))
+    with pytest.raises(DataError, match=f"call a: sampling.stop_ids has the {message}"):
+        engine.submit(Request("a", (4, 5), 0, stopping, 0))
+    with pytest.raises(DataError, match=f"sequence 1 has the {message}"):
+        engine.score([(4, 5), (4, index)])
+    assert not engine.pending
+
+
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        ({"length_classes": 40}, "length_classes is 40: expected a tuple of whole numbers"),
+        ({"length_classes": (24.0, 40)}, "length_classes is .*: expected a tuple of whole"),
+        ({"length_classes": ()}, "length_classes"),
+        ({"slots": 2.5}, "slots is 2.5: expected a whole number"),
+        ({"slots": (2, 3)}, "slots is .*: expected a whole number"),
+        ({"chunk": None}, "chunk is None: expected a whole number"),
+        ({"slots": 0}, "slots is 0: it must be positive"),
+    ],
+)
+def test_sizes_that_are_none_are_refused(engine, changes, named):
+    with pytest.raises(ConfigError, match=rf"engine\.{named}"):
+        dataclasses.replace(engine.config, **changes)
+    lengths = engine.config.length_classes
+    assert dataclasses.replace(engine.config, length_classes=[*lengths]) == engine.config
+
+
 @pytest.mark.parametrize("shared", [(3, 2), (0, 2), (4,), (-1,), (9,)])
 def test_shared_lengths_that_do_not_ascend_are_refused(engine, shared):
     with pytest.raises(DataError, match="shared is"):
