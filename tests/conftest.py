@@ -4,6 +4,7 @@ import fcntl
 import gc
 import importlib.metadata
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,9 @@ import jax  # noqa: E402
 
 
 def pytest_configure(config):
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's background job, and so would be the processes in which tests press Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "fast: quick; also run on the newest supported Python")
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
 
