@@ -115,6 +115,9 @@ def token_ids(sequence: Any, name: str) -> tuple[int, ...]:
     Raises:
       DataError: if it is empty or something else; `name` says what it belongs to.
     """
+    if type(sequence) is tuple and set(map(type, sequence)) == {int}:
+        # As it is: the samples of a call share one prompt.
+        return sequence
     try:
         # Not int(): it would take texts and cut fractions off.
         ids = () if isinstance(sequence, str | bytes) else tuple(map(operator.index, sequence))

@@ -318,6 +318,8 @@ def test_any_sequence_of_ids_is_a_prompt(engine):
     kinds = [(4, 5, 6), [4, 5, 6], np.array([4, 5, 6], np.int32), range(4, 7)]
     requests = [Request(f"{i}", ids, 2, params, 0) for i, ids in enumerate(kinds)]
     assert {request.prompt_ids for request in requests} == {(4, 5, 6)}
+    assert all(type(i) is int for request in requests for i in request.prompt_ids)
+    assert requests[0].samples(2)[1].prompt_ids is requests[0].prompt_ids
     assert len({generation.ids for generation in engine.generate(requests)}) == 1
 
 
