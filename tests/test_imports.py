@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up: a file imports from its own floor and from those below it, never from above.
 FLOORS = [
     {"errors", "options", "storage", "progress", "rundir", "shipped", "versions"},
-    {"tasks", "text", "sharding"},
+    {"tasks", "text", "tools", "sharding"},
     {"models"},
     {"sampling"},
     {"trajectories"},
@@ -28,6 +28,7 @@ LIGHT_ROOMS = {
     "models",
     "sampling",
     "teams",
+    "tools",
     "trajectories",
     "synthesis",
     "distillation",
