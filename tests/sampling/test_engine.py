@@ -234,7 +234,6 @@ def test_seconds_add_up_to_the_time_taken(make_engine, workload):
         (_request("stops", (4, 5), 0, stop_ids=(1, 2, 3, 4, 5)), ConfigError, "max_stop_ids is 4"),
         (_request("all", (4, 5), 2), DataError, "prefix_len is 2"),
         (_request("negative", (4, 5), -1), DataError, "prefix_len is -1"),
-        (_request("empty", (), 0), DataError, "prompt"),
     ],
 )
 def test_what_cannot_be_generated_is_refused_in_one_line(make_engine, request_, error, words):
