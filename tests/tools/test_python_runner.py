@@ -3,7 +3,6 @@
 import os
 import re
 import socket
-import sys
 import tempfile
 import textwrap
 import time
@@ -111,7 +110,7 @@ def test_it_reads_and_writes_nothing_outside_its_folder(tmp_path):
         "/proc/self/environ",
         "/proc/1/cmdline",
         __file__,
-        sys.argv[0],
+        pytest.__file__,
     ):
         assert "PermissionError" in refused(f"print('LEAKED', open({str(path)!r}).read())")
     assert "PermissionError" in refused(
