@@ -76,15 +76,15 @@ def flips(calls: Sequence[Call], answer: str | None, equal: Equal, field: str = 
     """
     by_id = {call.call_id: call for call in calls}
     credit = {call.call_id: Credit() for call in calls}
-    last: dict[tuple[str, int], Call] = {}
+    heard: list[Call] = []
     turns: list[Turn] = []
     stated = False
     for call in calls:
         said = call.parsed.get(field)
-        before = last.get((call.agent, call.sample)) or last.get((call.agent, 0))
         if said is None:
             continue
-        last[call.agent, call.sample] = call
+        before = _before(call, heard)
+        heard.append(call)
         if answer is not None and not stated and equal(said, answer):
             credit[call.call_id].first = stated = True
         if before is not None and equal(before.parsed[field], said):
@@ -114,6 +114,12 @@ def flips(calls: Sequence[Call], answer: str | None, equal: Equal, field: str = 
         all_.first |= one.first
         all_.own |= one.own
     return Flips(tuple(turns), credit, dict(agents))
+
+
+def _before(call: Call, heard: Sequence[Call]) -> Call | None:
+    """What the author answered in the round before: by the same sample, where that has one."""
+    earlier = [c for c in heard if c.agent == call.agent and c.round < call.round]
+    return max(earlier, key=lambda c: (c.round, c.sample == call.sample), default=None)
 
 
 def _kind(before: Call | None, call: Call, read: bool) -> str:

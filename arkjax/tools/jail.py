@@ -222,7 +222,12 @@ def main():
 def _run(source):
     """Run the program as Python runs a script, with none of this file in its tracebacks."""
     sys.argv = [_NAME]
-    linecache.cache[_NAME] = (len(source), None, source.decode().splitlines(True), _NAME)
+    linecache.cache[_NAME] = (
+        len(source),
+        None,
+        source.decode(errors="replace").splitlines(True),
+        _NAME,
+    )
     names = {"__name__": "__main__", "__builtins__": __builtins__}
     try:
         exec(compile(source, _NAME, "exec", dont_inherit=True), names)

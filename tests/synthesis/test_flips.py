@@ -76,3 +76,16 @@ def test_a_judge_adopts_and_silence_is_no_change(debate, grader):
     assert flips([], None, grader.equal).turns == ()
     # Nobody stated the team's answer, or it has none.
     assert not any(c.first for c in flips(calls, None, grader.equal).messages.values())
+
+
+def test_samples_of_one_round_do_not_change_one_another(call, grader):
+    first = [call("4", agent="a", sample=0), call("3", agent="a", sample=1)]
+    second = [call("3", agent="a", round=1, sample=0), call("3", agent="a", round=1, sample=1)]
+    found = flips([*first, *second], "3", grader.equal)
+    # Both answers of the opening are first ones; then only sample 0 has another than before.
+    assert [(t.kind, t.call_id) for t in found.turns] == [
+        ("invented", first[0].call_id),
+        ("invented", first[1].call_id),
+        ("corrected", second[0].call_id),
+    ]
+    assert found.turns[2].before == first[0].call_id

@@ -56,6 +56,8 @@ def test_an_exception_and_an_exit_code_are_told():
     )
     assert run("import sys; sys.exit(3)").code == 3
     assert "SyntaxError" in run("def f(:").stderr
+    # Half a surrogate pair is no text.
+    assert "SyntaxError" in run("x = '\ud800'").stderr
 
 
 def test_it_ends_by_the_clock_and_by_processor_time():
