@@ -135,6 +135,8 @@ class Plan:
                 model=self.setting.model_ids[self.agent.model],
                 correct=None,
                 seconds=float(generation.seconds),
+                top_ids=tuple(int(token) for step in generation.top for token, _ in step),
+                top_logprobs=tuple(float(value) for step in generation.top for _, value in step),
             )
         )
 

@@ -1,4 +1,8 @@
-"""The recorded call: one generation of one agent, with all it takes to train on it or replay it."""
+"""The recorded call: one generation of one agent, with all it takes to train on it or replay it.
+
+What a tool did for an agent, its *action*, is a call too: its words are the tool's, nobody
+generated them, and its `model` is "tool:" and the tool's name and version.
+"""
 
 import dataclasses
 import hashlib
@@ -14,6 +18,9 @@ from arkjax.sampling.params import SamplingParams
 
 TEMPLATE = "template"
 """Source of the prompt segments that no agent wrote: question, headers, closing tokens."""
+
+ACTION = "tool:"
+"""How the `model` of an action begins."""
 
 Segment = tuple[str, int, int]
 
@@ -42,12 +49,16 @@ class Call:
       text: `gen_ids` decoded, without the end token.
       parsed: what the stage's parser read, field to value; empty where it read nothing.
       parse_ok: whether every field of the parser was found.
-      finish_reason: "stop" or "length".
+      finish_reason: "stop", "length", or for an action "tool".
       sampling: the fields of `SamplingParams`.
       seed: seed of the request.
       model: identity of the model that spoke, as hashed into `call_id`.
       correct: the grader's verdict on `text`; None where the stage states no answer.
       seconds: the call's share of the generator's wall time; see `Generation.seconds`.
+      step: which part of the agent's turn: an agent that uses tools speaks, acts and speaks again.
+      top_ids: the k most probable ids at each generated one, the best first, one list of k after
+        the other; empty unless `SamplingParams.top_logprobs` asked for them.
+      top_logprobs: their log-probabilities in the unmodified distribution.
     """
 
     call_id: str
@@ -74,15 +85,25 @@ class Call:
     model: str
     correct: bool | None
     seconds: float
+    step: int = 0
+    top_ids: tuple[int, ...] = ()
+    top_logprobs: tuple[float, ...] = ()
+
+    @property
+    def is_action(self) -> bool:
+        """Whether a tool wrote this, and no model."""
+        return self.model.startswith(ACTION)
 
 
 _STRINGS = ("call_id", "problem_id", "system", "stage", "agent", "text", "finish_reason", "model")
-_INTEGERS = ("round", "sample", "prefix_len", "cached_len")
+_INTEGERS = ("round", "sample", "prefix_len", "cached_len", "step")
 _LISTS = {
     "prompt_ids": np.int32,
     "gen_ids": np.int32,
     "logprobs": np.float32,
     "sampling_logprobs": np.float32,
+    "top_ids": np.int32,
+    "top_logprobs": np.float32,
 }
 _JSON = ("parsed", "sampling")
 _SEGMENT = pa.struct([("source", pa.string()), ("start", pa.int32()), ("end", pa.int32())])
@@ -102,6 +123,8 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(Call))
 SCHEMA = pa.schema([(name, _TYPES[name]) for name in COLUMNS], metadata={"arkjax.calls": "1"})
 """Arrow schema of a shard: the fields of `Call`, in order; `parsed` and `sampling` are JSON."""
 
+# Columns that older records have not, and what stands for them there.
+_ADDED: dict[str, Any] = {"step": 0, "top_ids": [], "top_logprobs": []}
 _CLOCK = ("seconds", "cached_len")
 
 
@@ -156,9 +179,9 @@ def call_seed(
 
 
 def canonical_order(calls: Iterable[Call]) -> list[Call]:
-    """The calls by problem, round, stage, agent and sample: each debate in its own order."""
+    """The calls by problem, round, stage, agent, sample and step: each debate in its own order."""
     return sorted(
-        calls, key=lambda c: (c.problem_id, c.round, c.stage, c.agent, c.sample, c.call_id)
+        calls, key=lambda c: (c.problem_id, c.round, c.stage, c.agent, c.sample, c.step, c.call_id)
     )
 
 
@@ -166,6 +189,15 @@ def to_table(calls: Sequence[Call]) -> pa.Table:
     """Calls as an Arrow table of `SCHEMA`, column by column."""
     arrays = [_to_array(name, [getattr(call, name) for call in calls]) for name in COLUMNS]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def upgraded(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The table with what was not yet recorded when it was written, among the columns `names`."""
+    for name in _ADDED:
+        if name in names and name not in table.schema.names:
+            column = pa.array([_ADDED[name]] * len(table), _TYPES[name])
+            table = table.add_column(names.index(name), SCHEMA.field(name), column)
+    return table
 
 
 def from_table(table: pa.Table) -> list[Call]:

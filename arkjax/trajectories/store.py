@@ -23,12 +23,14 @@ import pyarrow.parquet as pq
 from arkjax.errors import DataError
 from arkjax.storage import remove_leftovers, sha256_file, storage_errors, write_atomic
 from arkjax.trajectories.schema import (
+    COLUMNS,
     SCHEMA,
     Call,
     canonical_order,
     content_hash,
     from_table,
     to_table,
+    upgraded,
 )
 
 _SHARD = re.compile(r"calls-(\d{5,})\.parquet")
@@ -215,7 +217,7 @@ def _read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
                 f"{path} is damaged: its SHA-256 is {found[:12]}… where {expected[:12]}… was"
                 f" recorded: {remedy}"
             )
-        table = pq.read_table(path, columns=columns, memory_map=False)
+        table = upgraded(pq.read_table(path, columns=columns, memory_map=False), columns or COLUMNS)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read ({error}): {remedy}") from error
     names = columns or SCHEMA.names

@@ -1,6 +1,7 @@
 """The record of calls: what goes in comes out, and a kill at any instant costs only new calls."""
 
 import dataclasses
+import hashlib
 import subprocess
 
 import numpy as np
@@ -53,6 +54,9 @@ def make_call(i, **changes):
         model="policy",
         correct=(None, True, False)[i % 3],
         seconds=0.1 * i,
+        step=i % 2,
+        top_ids=tuple(range(2 * generated)),
+        top_logprobs=(-0.25, -2.0) * generated,
     )
     return dataclasses.replace(call, **changes)
 
@@ -64,6 +68,16 @@ def test_calls_survive_the_table_exactly():
     assert from_table(table) == calls
     assert from_table(table.slice(7, 5)) == calls[7:12]
     assert from_table(to_table([])) == []
+
+
+def test_a_record_from_before_a_column_was_added_is_read(tmp_path):
+    added = {"step": 0, "top_ids": (), "top_logprobs": ()}
+    calls = [make_call(i, **added) for i in range(5)]
+    shard = tmp_path / "calls-00000.parquet"
+    pq.write_table(to_table(calls).drop_columns(list(added)), shard)
+    digest = hashlib.sha256(shard.read_bytes()).hexdigest()
+    (tmp_path / f"{shard.name}.sha256").write_text(f"{digest}  {shard.name}\n")
+    assert CallStore(tmp_path).load() == canonical_order(calls)
 
 
 def test_columns_are_the_fields_of_the_design():
