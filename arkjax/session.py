@@ -32,7 +32,7 @@ from arkjax.synthesis.strategies import STRATEGIES, Strategy
 from arkjax.tasks import embedded_world, registry
 from arkjax.tasks.problems import Problem
 from arkjax.teams import library
-from arkjax.teams.prompts import check_context
+from arkjax.teams.context import check_context
 from arkjax.teams.runner import play
 from arkjax.teams.script import Debate
 from arkjax.teams.spec import TeamSpec

@@ -181,10 +181,23 @@ def sha256_file(path: str | os.PathLike) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def added(default: Any) -> Any:
+    """A dataclass field that came later: it is named in plain data only where it is set.
+
+    So what could be described before the field was there keeps its content hash, and what was made
+    from it stays valid.
+    """
+    return dataclasses.field(default=default, metadata={"added": True})
+
+
 def plain(value: Any) -> Any:
     """`value` as what JSON can say and give back unchanged."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {
+            f.name: plain(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            if not (f.metadata.get("added") and getattr(value, f.name) == f.default)
+        }
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

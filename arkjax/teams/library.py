@@ -10,8 +10,9 @@ from arkjax.errors import ConfigError
 from arkjax.shipped import shipped_path
 from arkjax.teams.fields import unknown_name
 from arkjax.teams.spec import TeamSpec
+from arkjax.text.chat import BARE
 
-BARE_ROLE = "answer"
+BARE_ROLE = BARE
 """The role of an agent that has none: the byline under which a lone model answers."""
 
 

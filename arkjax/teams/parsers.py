@@ -1,16 +1,25 @@
 """From the text of a message to its fields. No parser raises, and none takes unbounded time.
 
-`task` asks the task's own grader, so that teams vote on what is graded; `number` takes the last
-number, `choice` the last choice letter, `boxed` the last `\\boxed{}`, `regex` the last match of a
-pattern; `none` reads nothing. Only the end of a long text is read: an answer stands there.
+Four read `answer`: `task` asks the task's own grader, so that teams vote on what is graded;
+`number` takes the last number, `choice` the last choice letter, `boxed` the last `\\boxed{}`.
+`regex` takes the last match of a pattern and `json` the last JSON object that has one of its keys:
+they read what they are told to. `scores` reads `score`, the mean of the numbers that stand after a
+name and a colon; `ranking` reads `ranking`, the names or numbers of the last list; `verdict` reads
+`verdict`, "yes" or "no"; `speaker` reads `next`, the agent that was named last. `fields` takes what
+a tool reports under the keys named. `none` reads nothing. Only the end of a long text is read: an
+answer stands there.
 """
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from arkjax.errors import ConfigError
 
-PARSERS = ("task", "number", "choice", "boxed", "regex", "none")
+_ANSWERS = ("task", "number", "choice", "boxed")
+_FIELDS = {"scores": "score", "ranking": "ranking", "verdict": "verdict", "speaker": "next"}
+PARSERS = (*_ANSWERS, "regex", "json", *_FIELDS, "fields", "none")
 
 _TAIL = 8192
 # A pattern with r loops takes at most about n^(r+1) steps on n characters: these two bound it.
@@ -25,6 +34,17 @@ _DIGITS = re.compile(
 )
 
 
+def fields_of(kind: str, pattern: str = "", keys: Sequence[str] = ()) -> tuple[str, ...]:
+    """Names of the fields that a parser of the given kind can fill."""
+    if kind in _ANSWERS:
+        return ("answer",)
+    if kind == "regex":
+        return tuple(re.compile(pattern).groupindex) or ("answer",)
+    if kind in ("json", "fields"):
+        return tuple(keys)
+    return (_FIELDS[kind],) if kind in _FIELDS else ()
+
+
 def parse(
     kind: str,
     text: str,
@@ -32,6 +52,8 @@ def parse(
     pattern: str = "",
     choices: str = "ABCDE",
     extract: Callable[[str], str | None] | None = None,
+    keys: Sequence[str] = (),
+    names: Sequence[str] = (),
 ) -> dict[str, str]:
     """The fields that a parser of the given kind finds in `text`; empty if it finds none.
 
@@ -41,20 +63,27 @@ def parse(
       pattern: of the `regex` parser, checked by `check_pattern`.
       choices: capital letters of the `choice` parser.
       extract: `Grader.extract` of the task, for the `task` parser.
+      keys: fields of the `json` parser.
+      names: whom the `speaker` parser knows.
     """
-    if kind == "none":
-        return {}
     if kind == "regex":
         return _regex(text, pattern)
-    if kind == "task":
-        answer = extract(text) if extract else None
-    elif kind == "number":
-        answer = last_number(text)
-    elif kind == "choice":
-        answer = last_choice(text, choices)
-    else:
-        answer = last_boxed(text)
-    return {} if answer is None else {"answer": answer}
+    if kind == "json":
+        return last_json(text, keys)
+    if kind not in (*_ANSWERS, *_FIELDS):
+        return {}
+    read: dict[str, Callable[[], str | None]] = {
+        "task": lambda: extract(text) if extract else None,
+        "number": lambda: last_number(text),
+        "choice": lambda: last_choice(text, choices),
+        "boxed": lambda: last_boxed(text),
+        "scores": lambda: mean_score(text),
+        "ranking": lambda: last_ranking(text),
+        "verdict": lambda: last_verdict(text),
+        "speaker": lambda: last_name(text, names),
+    }
+    value = read[kind]()
+    return {} if value is None else {_FIELDS.get(kind, "answer"): value}
 
 
 def last_number(text: str) -> str | None:
@@ -120,6 +149,106 @@ def last_boxed(text: str) -> str | None:
         else:
             opened.append(match.end() if token != "{" else None)
     return found or None
+
+
+_SCORE = re.compile(
+    r"^[ \t*_>#-]{0,8}[^\W\d_][\w \t/()-]{0,40}[*_ ]{0,4}[:=][*_ \t]{0,4}"
+    r"(-?[0-9]{1,6}(?:\.[0-9]{1,6})?)(?![\w.]|,[0-9])",
+    re.MULTILINE,
+)
+_YES = "yes|true|correct|approved?|agreed?|accept(?:ed)?|pass(?:ed)?"
+_NO = "no|false|incorrect|wrong|rejected?|disagreed?|fail(?:ed)?"
+_VERDICT = re.compile(
+    rf"(?<![\w'’-])(?:(?P<not>not)[ ]+)?(?:(?P<yes>{_YES})|(?P<no>{_NO}))(?![\w'’-])", re.IGNORECASE
+)
+_LIST = re.compile(r"\[([^\[\]]{1,400})\]")
+_CHAIN = re.compile(r"[\w.-]{1,64}(?:[ ]?[>,][ ]?[\w.-]{1,64}){1,63}")
+_OBJECTS = 64
+
+
+def mean_score(text: str) -> str | None:
+    """The mean of the scores, each on a line such as "Clarity: 4" or "Clarity: 4/5"; as text."""
+    scores = [float(found[1]) for found in _SCORE.finditer(_tail(text))]
+    return f"{sum(scores) / len(scores):g}" if scores else None
+
+
+def last_verdict(text: str) -> str | None:
+    """ "yes" or "no": the last word in `text` that says whether something holds.
+
+    Yes are yes, true, correct, approve, agree, accept and pass, no their opposites and what stands
+    behind a "not".
+    """
+    found = None
+    for match in _VERDICT.finditer(_tail(text)):
+        found = match
+    if found is None:
+        return None
+    return "yes" if bool(found["yes"]) != bool(found["not"]) else "no"
+
+
+def last_ranking(text: str) -> str | None:
+    """What the last list in `text` names, best first, as a JSON list of texts.
+
+    A list stands in brackets, "[2, 1]", or is a chain of two or more such as "b > a" or "2, 1".
+    """
+    tail = _tail(text)
+    for form in (_LIST, _CHAIN):
+        found = None
+        for match in form.finditer(tail):
+            found = match[1] if form is _LIST else match[0]
+        if found is not None:
+            parts = [part.strip(" \t\"'`*") for part in re.split(r"[>,;]", found)]
+            named = list(dict.fromkeys(filter(None, parts)))
+            if named:
+                return json.dumps(named, ensure_ascii=False)
+    return None
+
+
+def last_name(text: str, names: Sequence[str]) -> str | None:
+    """Which of the names stands last in `text`, as a word; capitals do not count."""
+    tail = _tail(text).casefold()
+    best: tuple[int, int, str] | None = None
+    for name in names:
+        pattern = rf"(?<!\w){re.escape(name.casefold())}(?!\w)"
+        for match in re.finditer(pattern, tail):
+            # Of names that end at one place the longest is meant: "critic 12", not "12".
+            best = max(best or (0, 0, ""), (match.end(), len(name), name))
+    return best[2] if best else None
+
+
+def last_json(text: str, keys: Sequence[str]) -> dict[str, str]:
+    """The values of `keys` in the last JSON object of `text` that has any of them, as texts.
+
+    Keys are compared without capitals and with "_" as a space. Texts stay as they are; other values
+    are their JSON.
+    """
+    wanted = {_plain_key(key): key for key in keys}
+    tail, start, found = _tail(text), 0, {}
+    decoder = json.JSONDecoder(parse_constant=lambda name: name)
+    for _ in range(_OBJECTS):
+        start = tail.find("{", start)
+        if start < 0:
+            break
+        try:
+            value, start = decoder.raw_decode(tail, start)
+        except (ValueError, RecursionError):
+            start += 1
+            continue
+        read = {
+            wanted[_plain_key(key)]: item if isinstance(item, str) else _as_json(item)
+            for key, item in value.items()
+            if _plain_key(key) in wanted and item is not None
+        }
+        found = read or found
+    return found
+
+
+def _plain_key(key: str) -> str:
+    return " ".join(key.replace("_", " ").split()).casefold()
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def check_pattern(pattern: str, path: str) -> None:

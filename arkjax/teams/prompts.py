@@ -2,31 +2,44 @@
 
 Everything before the last header is the same for all agents that share a view, so that it is
 prefilled once. Generated ids are copied, never decoded and encoded again: what a reader sees is to
-the token what the author generated.
+the token what the author generated. Where a view shows less than a message, or its author has
+another tokenizer, the words are encoded anew and count as the template's.
 """
 
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from arkjax.errors import DataError
-from arkjax.tasks.problems import Problem
-from arkjax.teams.primitives import Agent, Stage
-from arkjax.teams.spec import TeamSpec
-from arkjax.teams.views import visible
-from arkjax.trajectories.schema import TEMPLATE, Call, Segment
+from arkjax.teams.primitives import NO_THINK, SHOWS, WHOLE, Stage
+from arkjax.trajectories.schema import ACTION, TEMPLATE, Call, Segment
+
+_THOUGHT = "</think>"
 
 
 class Chat(Protocol):
-    """A chat template, as token ids."""
+    """A chat template, as token ids; see `arkjax.text.chat`."""
 
     end_id: int
+    end_ids: tuple[int, ...]
+    keeps_end: bool
 
     def question(self, text: str) -> Sequence[int]:
         """The opening of a conversation: system text and question."""
 
-    def turn(self, role: str) -> Sequence[int]:
+    def announce(self, byline: str, role: str = "", instruction: str = "") -> Sequence[int]:
+        """What tells before the transcript who is going to speak, for `layout="role_first"`."""
+
+    def message(self, byline: str) -> Sequence[int]:
+        """The header of a message that was said before."""
+
+    def turn(self, byline: str, role: str = "", instruction: str = "") -> Sequence[int]:
         """The header of a turn; generation starts right after it."""
+
+    def result(self, tool: str) -> Sequence[int]:
+        """What stands between a speaker's words and what a tool answers to them."""
+
+    def resume(self, byline: str) -> Sequence[int]:
+        """What follows a tool's answer; the speaker goes on right after it."""
 
 
 class Tokenizer(Protocol):
@@ -60,61 +73,63 @@ class Prompt:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Slot:
-    """A message that has not been said yet, for the longest prompt there can be."""
+class Shown:
+    """A message as a reader gets it.
 
-    agent: str
-    round: int
-    sample: int
+    Attributes:
+      byline: what its author is called.
+      call: the last part of the author's turn, which states its answer.
+      steps: the parts before it, the actions of tools among them, in order.
+      copied: whether reader and author have one tokenizer, so that ids can be copied.
+    """
+
+    byline: str
+    call: Call
+    steps: tuple[Call, ...] = ()
+    copied: bool = True
 
 
-def header(agent: Agent, stage: Stage) -> str:
-    """What opens the agent's turn in this stage: its role, and the stage's instruction if any."""
-    return "\n".join(part for part in (agent.role, stage.instruction) if part)
+Part = tuple[str, Sequence[int]]
 
 
 def build_prompt(
     chat: Chat,
     tokenizer: Tokenizer,
     question: Sequence[int],
-    shown: Iterable[tuple[Agent, Call]],
-    agent: Agent,
+    shown: Iterable[Shown],
     stage: Stage,
+    byline: str,
+    role: str = "",
+    instruction: str = "",
 ) -> Prompt:
-    """The prompt of `agent` in `stage`.
+    """The prompt of an agent in a stage.
 
     Args:
       chat: the chat template.
-      tokenizer: encodes the answers where the view shows only these.
+      tokenizer: encodes what is not shown word for word.
       question: `chat.question` of the problem.
-      shown: the visible calls with their authors, in the transcript's order.
-      agent: who is about to speak.
-      stage: the stage that it speaks in.
+      shown: the visible messages, in the transcript's order.
+      stage: the stage that the agent speaks in.
+      byline, role: of the agent that is about to speak.
+      instruction: what it is told to do.
     """
-    parts: list[tuple[str, Sequence[int]]] = [(TEMPLATE, question)]
-    parents = []
-    own = list(chat.turn(header(agent, stage)))
+    parts: list[Part] = [(TEMPLATE, question)]
+    parents: list[str] = []
     if stage.view.layout == "role_first":
-        parts.append((TEMPLATE, [*own, chat.end_id]))
+        parts.append((TEMPLATE, chat.announce(byline, role, instruction)))
     shared, last_round = [len(question)], None
-    for author, call in shown:
-        if last_round not in (None, call.round):
+    for message in shown:
+        if last_round not in (None, message.call.round):
             shared.append(sum(len(ids) for _, ids in parts))
-        last_round = call.round
-        if stage.view.show == "answer":
-            answer = call.parsed.get("answer")
-            if answer is None:
-                continue
-            ids = [*chat.turn(author.role), *tokenizer.encode(answer), chat.end_id]
-            parts.append((TEMPLATE, ids))
-        else:
-            parts += [(TEMPLATE, chat.turn(author.role)), (call.call_id, call.gen_ids)]
-            if not call.gen_ids or call.gen_ids[-1] != chat.end_id:
-                # Cut off by its limit: without this the next header would be part of the message.
-                parts.append((TEMPLATE, [chat.end_id]))
-        parents.append(call.call_id)
+        last_round = message.call.round
+        for call in (*message.steps, message.call) if stage.view.show == WHOLE else (message.call,):
+            words = _words(chat, tokenizer, call, message.copied, stage.view.show)
+            if words is not None:
+                name = tool_name(call) if call.is_action else message.byline
+                parts += [(TEMPLATE, chat.message(name)), *words]
+                parents.append(call.call_id)
     prefix_len = sum(len(ids) for _, ids in parts)
-    parts.append((TEMPLATE, own))
+    parts.append((TEMPLATE, chat.turn(byline, role, instruction)))
     return Prompt(
         ids=tuple(token for _, ids in parts for token in ids),
         segments=_segments(parts),
@@ -124,62 +139,62 @@ def build_prompt(
     )
 
 
-def check_context(
-    spec: TeamSpec, problems: Iterable[Problem], chat: Chat, max_context: int | dict[str, int]
-) -> None:
-    """Make sure that the longest possible play of any problem fits into the models' context.
+def continue_prompt(chat: Chat, prompt: Prompt, call: Call, action: Call, byline: str) -> Prompt:
+    """The prompt after which an agent goes on, having called a tool and read what it answers.
 
-    Every message counts with its `max_tokens` and its header. `max_context` is one number of
-    tokens, or one for each named model.
-
-    Raises:
-      DataError: naming team, stage and problem, the tokens needed and the tokens there are.
+    Args:
+      chat: the chat template.
+      prompt: the one that `call` answered.
+      call: the words that call the tool.
+      action: what the tool answered.
+      byline: of the agent.
     """
-    longest: tuple[int, Problem | None] = (-1, None)
-    for problem in problems:
-        longest = max(longest, (len(chat.question(problem.question)), problem), key=lambda p: p[0])
-    question, problem = longest
-    if problem is None:
-        return
-    for stage, agent, tokens in _longest_prompts(spec, chat):
-        limit = max_context if isinstance(max_context, int) else max_context[agent.model]
-        needed = question + tokens + agent.sampling.max_tokens
-        if needed > limit:
-            raise DataError(
-                f"team {spec.name!r}, stage {stage.name!r}, agent {agent.id!r}: problem"
-                f" {problem.id!r} can need {needed} tokens ({question} question, {tokens} for"
-                f" transcript and headers, {agent.sampling.max_tokens} to generate), but model"
-                f" {agent.model!r} holds {limit}: lower max_tokens, show fewer messages or less of"
-                " them, or choose a longer context (in a run, engine.length_classes; that of a"
-                " server is its own)"
-            )
+    closing = () if call.gen_ids and call.gen_ids[-1] in chat.end_ids else (chat.end_id,)
+    answer = action.gen_ids if chat.keeps_end else action.gen_ids[:-1]
+    parts: list[Part] = [
+        *((source, prompt.ids[start:end]) for source, start, end in prompt.segments),
+        (call.call_id, call.gen_ids),
+        (TEMPLATE, [*closing, *chat.result(tool_name(action))]),
+        (action.call_id, answer),
+        (TEMPLATE, chat.resume(byline)),
+    ]
+    return dataclasses.replace(
+        prompt,
+        ids=tuple(token for _, ids in parts for token in ids),
+        segments=_segments(parts),
+        parents=(*prompt.parents, call.call_id, action.call_id),
+    )
 
 
-def _longest_prompts(spec: TeamSpec, chat: Chat) -> Iterable[tuple[Stage, Agent, int]]:
-    """Of the longest play, by stage and speaker: the prompt's length after the question."""
-    agents = [agent.id for agent in spec.agents]
-    sizes = {
-        agent.id: len(chat.turn(agent.role)) + agent.sampling.max_tokens + 1
-        for agent in spec.agents
-    }
-    said: list[_Slot] = []
-    for number, stage in enumerate(spec.unrolled(longest=True)):
-        speakers = spec.select(stage.speakers)
-        new: list[_Slot] = []
-        for name in speakers:
-            agent = spec.agent(name)
-            heard = said + new if stage.order == "sequential" else said
-            shown = visible(stage.view, name, speakers, agents, heard)
-            own = len(chat.turn(header(agent, stage)))
-            tokens = own + sum(sizes[slot.agent] for slot in shown)
-            if stage.view.layout == "role_first":
-                tokens += own + 1
-            yield stage, agent, tokens
-            new += [_Slot(name, number, sample) for sample in range(stage.n_samples)]
-        said += new
+def tool_name(call: Call) -> str:
+    """Name of the tool that an action is of."""
+    return call.model.removeprefix(ACTION).partition("/")[0]
 
 
-def _segments(parts: Iterable[tuple[str, Sequence[int]]]) -> tuple[Segment, ...]:
+def _words(
+    chat: Chat, tokenizer: Tokenizer, call: Call, copied: bool, show: str
+) -> list[Part] | None:
+    """The words of a call as its reader sees them; None if there are none to be seen."""
+    closing = [chat.end_id] if chat.keeps_end else []
+    text = None
+    if show not in SHOWS:
+        text = call.parsed.get(show)
+        if text is None:
+            return None
+    elif show == NO_THINK and _THOUGHT in call.text:
+        text = call.text.rpartition(_THOUGHT)[2].strip()
+    elif not copied:
+        text = call.text
+    if text is not None:
+        return [(TEMPLATE, [*tokenizer.encode(text), *closing])]
+    ended = bool(call.gen_ids) and call.gen_ids[-1] in chat.end_ids
+    if ended and not chat.keeps_end:
+        return [(call.call_id, call.gen_ids[:-1])]
+    # Cut off by its limit: without an end the next header would be part of the message.
+    return [(call.call_id, call.gen_ids)] + ([] if ended else [(TEMPLATE, closing)])
+
+
+def _segments(parts: Iterable[Part]) -> tuple[Segment, ...]:
     """The parts as spans, neighbouring template parts as one."""
     spans: list[Segment] = []
     start = 0

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from arkjax.teams.primitives import Reducer
+from arkjax.teams.rules import DECIDERS, Reducer
 from arkjax.trajectories.schema import Call
 
 Equal = Callable[[str, str], bool]
@@ -36,12 +36,14 @@ def reduce(reducer: Reducer, voters: Sequence[str], said: Sequence[Call], equal:
     """
     if reducer.kind == "all":
         return Verdict(None)
-    if reducer.kind in ("judge", "last"):
-        return _last(reducer, said)
+    if reducer.kind in (*DECIDERS, "last"):
+        return _last(reducer, voters, said)
     ballots = last_round(voters, said)
     if reducer.kind == "best":
-        return _best(reducer, ballots)
-    weigh = _weight_of(reducer) if reducer.kind == "weighted_vote" else lambda call: 1.0
+        return _best(reducer, ballots, lambda call: weight(reducer, call))
+    if reducer.kind == "approvals":
+        return _best(reducer, ballots, lambda call: _approval(reducer, call, said))
+    weigh = (lambda call: 1.0) if reducer.kind == "vote" else _positive_weight(reducer)
     groups = _group(reducer.field, ballots, equal)
     if not groups:
         return Verdict(None)
@@ -89,30 +91,48 @@ def unchanged(
     return True
 
 
-def _last(reducer: Reducer, said: Sequence[Call]) -> Verdict:
+def weight(reducer: Reducer, call: Call) -> float | None:
+    """The weight that a message states, on the reducer's scale; None if it states none."""
+    text = call.parsed.get(reducer.weight)
+    verdict = (text or "").strip().casefold()
+    value = {"yes": 1.0, "no": 0.0}.get(verdict, _number(text))
+    if value is None or not reducer.scale:
+        return value
+    reached = [pair for pair in reducer.scale if pair[0] <= value]
+    return max(reached)[1] if reached else 0.0
+
+
+def _last(reducer: Reducer, voters: Sequence[str], said: Sequence[Call]) -> Verdict:
+    heard = (reducer.agent,) if reducer.agent else voters
     for call in reversed(said):
-        if reducer.agent in ("", call.agent) and reducer.field in call.parsed:
+        if call.agent not in heard:
+            continue
+        if reducer.field in call.parsed:
             return Verdict(call.parsed[reducer.field], support=1.0)
-        if reducer.kind == "judge" and call.agent == reducer.agent:
+        if reducer.kind in DECIDERS:
             # The judge's last word counts: an earlier verdict was given up.
             return Verdict(None)
     return Verdict(None)
 
 
-def _best(reducer: Reducer, ballots: Sequence[Call]) -> Verdict:
-
-    def weigh(call: Call) -> float:
-        value = _number(call.parsed.get(reducer.weight))
-        return -math.inf if value is None else value
-
+def _best(
+    reducer: Reducer, ballots: Sequence[Call], weigh: Callable[[Call], float | None]
+) -> Verdict:
     stated = [call for call in ballots if reducer.field in call.parsed]
     if not stated:
         return Verdict(None)
-    top = max(map(weigh, stated))
-    winners = [call for call in stated if weigh(call) == top]
+    weights = [-math.inf if (value := weigh(call)) is None else value for call in stated]
+    top = max(weights)
+    winners = [call for call, value in zip(stated, weights, strict=True) if value == top]
     answers = {call.parsed[reducer.field] for call in winners}
     winner = min(winners, key=_size(reducer.field)) if reducer.tie == "lowest" else winners[0]
     return Verdict(winner.parsed[reducer.field], len(answers) > 1, 1.0)
+
+
+def _approval(reducer: Reducer, candidate: Call, said: Sequence[Call]) -> float:
+    """The sum of what those say of a message who were shown it and judged it."""
+    judged = (call for call in said if candidate.call_id in call.parents)
+    return sum(weight(reducer, call) or 0.0 for call in judged)
 
 
 def _break_tie(
@@ -160,8 +180,8 @@ def _same(a: Sequence[str | None], b: Sequence[str | None], equal: Equal) -> boo
     return all(x == y or (x is not None and y is not None and equal(x, y)) for x, y in pairs)
 
 
-def _weight_of(reducer: Reducer) -> Callable[[Call], float]:
-    return lambda call: max(_number(call.parsed.get(reducer.weight)) or 0.0, 0.0)
+def _positive_weight(reducer: Reducer) -> Callable[[Call], float]:
+    return lambda call: max(weight(reducer, call) or 0.0, 0.0)
 
 
 def _size(field: str) -> Callable[[Call], tuple[bool, float, str]]:

@@ -2,20 +2,28 @@
 
 Every debate is a script that asks for calls. The runner submits whatever any of them can ask for,
 lets the generators work, and hands each debate its calls the moment its stage is complete: no
-debate waits for another. Calls that are recorded already are not made again.
+debate waits for another. Tools work in threads beside the generators. Calls and actions that are
+recorded already are not made again.
 """
 
 import dataclasses
+import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
 from arkjax.errors import ConfigError, DataError
 from arkjax.sampling.params import Generator
 from arkjax.tasks.problems import Grader, Problem
+from arkjax.teams.context import check_context
 from arkjax.teams.fields import unknown_name
-from arkjax.teams.prompts import Chat, Tokenizer, check_context
-from arkjax.teams.script import Debate, Plan, Script, Setting, script
+from arkjax.teams.plans import Plan, Setting, ToolPlan, Voice
+from arkjax.teams.prompts import Chat, Tokenizer
+from arkjax.teams.script import Debate, Script, script
 from arkjax.teams.spec import TeamSpec
+from arkjax.tools.protocol import ToolResult
+from arkjax.tools.registry import make_tools
 from arkjax.trajectories.schema import Call
 from arkjax.trajectories.store import CallStore
 
@@ -40,7 +48,7 @@ class _Active:
 
     index: int
     script: Script
-    plans: list[Plan] = dataclasses.field(default_factory=list)
+    plans: list[Plan | ToolPlan] = dataclasses.field(default_factory=list)
     calls: dict[str, Call] = dataclasses.field(default_factory=dict)
 
 
@@ -48,7 +56,7 @@ def play(
     spec: TeamSpec,
     problems: Sequence[Problem],
     models: Mapping[str, Generator],
-    chat: Chat,
+    chat: Chat | Mapping[str, Voice],
     tokenizer: Tokenizer,
     grader: Grader,
     store: CallStore | None,
@@ -81,7 +89,7 @@ def play_as_finished(
     spec: TeamSpec,
     problems: Sequence[Problem],
     models: Mapping[str, Generator],
-    chat: Chat,
+    chat: Chat | Mapping[str, Voice],
     tokenizer: Tokenizer,
     grader: Grader,
     store: CallStore | None,
@@ -98,8 +106,9 @@ def play_as_finished(
       spec: the team.
       problems: what it works on; their ids must differ.
       models: the generators, by the names that the team's agents use.
-      chat: the chat template.
-      tokenizer: decodes what is generated.
+      chat: the chat template, or for each named model its own `Voice`; then models may have
+        different tokenizers.
+      tokenizer: decodes what is generated, where `chat` is one for all.
       grader: grades every call, and says when two answers are equal.
       store: where every call is recorded, in the order of completion; None records nothing. What
         it holds already is not made again, so a killed play goes on where it was.
@@ -122,95 +131,157 @@ def play_as_finished(
     if max_active < 1:
         raise ConfigError(f"max_active is {max_active}: at least one debate must be under way")
     _check_ids(problems)
-    check_context(spec, problems, chat, {name: models[name].max_context for name in spec.models})
+    if not isinstance(chat, Mapping):
+        chat = dict.fromkeys(spec.models, Voice(chat, tokenizer))
+    voices = {name: chat[name] for name in spec.models}
+    tools = make_tools({tool.name: dict(tool.options) for tool in spec.tools})
+    check_context(
+        spec,
+        problems,
+        {name: voice.chat for name, voice in voices.items()},
+        {name: models[name].max_context for name in spec.models},
+        tools,
+    )
     identities = {name: (model_ids or {}).get(name, name) for name in spec.models}
-    setting = Setting(spec, chat, tokenizer, grader, seed, identities)
-    return _run(setting, problems, models, store, progress, _sources(known), max_active)
+    setting = Setting(spec, voices, grader, seed, identities, tools)
+    play = _Play(setting, models, store, _sources(known))
+    return play.run(problems, progress, max_active)
 
 
-def _run(
-    setting: Setting,
-    problems: Sequence[Problem],
-    models: Mapping[str, Generator],
-    store: CallStore | None,
-    progress: Progress | None,
-    known: Sequence[Known],
-    max_active: int,
-) -> Iterator[tuple[int, Debate]]:
-    generators = {id(models[name]): models[name] for name in setting.spec.models}.values()
-    waiting: dict[str, tuple[_Active, Plan]] = {}
-    ahead = iter(enumerate(problems))
-    active = 0
+class _Play:
+    """The debates of one play that are under way."""
 
-    def look_up(plan: Plan) -> Call | None:
-        if store is not None and (call := store.get(plan.request.id)) is not None:
-            return plan.read(call)
-        for source in known:
-            if (call := source.get(plan.request.id)) is not None:
-                call = dataclasses.replace(plan.read(call), system=setting.spec.name)
-                if store is not None:
-                    store.append(call)
-                return call
-        return None
+    def __init__(
+        self,
+        setting: Setting,
+        models: Mapping[str, Generator],
+        store: CallStore | None,
+        known: Sequence[Known],
+    ) -> None:
+        self.setting = setting
+        self.models = models
+        self.store = store
+        self.known = known
+        self.generators = list({id(m): m for m in map(models.get, setting.spec.models)}.values())
+        self.waiting: dict[str, tuple[_Active, Plan]] = {}
+        self.acting: dict[Future, tuple[_Active, ToolPlan]] = {}
+        self.workers = _Workers()
 
-    def advance(debate: _Active) -> Debate | None:
-        """Hand over the complete stage, submit the next one; the debate if it is finished."""
-        while True:
-            calls = [debate.calls[plan.request.id] for plan in debate.plans]
+    def run(
+        self, problems: Sequence[Problem], progress: Progress | None, max_active: int
+    ) -> Iterator[tuple[int, Debate]]:
+        """Play all problems, at most `max_active` at once; yields debates as they finish."""
+        ahead = iter(enumerate(problems))
+        active = 0
+        try:
+            while True:
+                ended: list[tuple[_Active, Debate]] = []
+                while active < max_active and (item := next(ahead, None)) is not None:
+                    debate = _Active(item[0], script(self.setting, item[1]))
+                    active += 1
+                    self._advance(debate, ended)
+                    active -= len(ended)
+                    yield from self._told(ended, progress)
+                if not active:
+                    return
+                self._work(ended)
+                active -= len(ended)
+                yield from self._told(ended, progress)
+        finally:
+            self.workers.close()
+            # Also when interrupted: what was generated is kept, and the next play goes on there.
+            if self.store is not None:
+                self.store.flush()
+
+    def _told(
+        self, ended: list[tuple[_Active, Debate]], progress: Progress | None
+    ) -> Iterator[tuple[int, Debate]]:
+        while ended:
+            debate, result = ended.pop(0)
+            if progress is not None:
+                progress.advance(1)
+            yield debate.index, result
+
+    def _work(self, ended: list[tuple[_Active, Debate]]) -> None:
+        """Let generators and tools work for a while, and their debates go on."""
+        busy = [generator for generator in self.generators if generator.pending]
+        if not busy and not self.acting:
+            raise RuntimeError(f"generators lost {len(self.waiting)} submitted calls")
+        for generator in busy:
+            for generation in generator.step():
+                # What is not waited for was left in the generator by an interrupted play.
+                if (place := self.waiting.pop(generation.request_id, None)) is not None:
+                    debate, plan = place
+                    self._take(debate, plan.call(generation), ended)
+        done = [future for future in self.acting if future.done()]
+        if not done and not busy:
+            done = list(wait(self.acting, return_when=FIRST_COMPLETED).done)
+        for future in done:
+            debate, plan = self.acting.pop(future)
+            self._take(debate, plan.call(*future.result()), ended)
+
+    def _take(self, debate: _Active, call: Call, ended: list[tuple[_Active, Debate]]) -> None:
+        """Record what a debate has waited for; it goes on if that was the last of it."""
+        if self.store is not None:
+            self.store.append(call)
+        debate.calls[call.call_id] = call
+        if len(debate.calls) == len(debate.plans):
+            self._advance(debate, ended)
+
+    def _advance(self, debate: _Active, ended: list[tuple[_Active, Debate]]) -> None:
+        """Hand over the complete stage and submit the next one, until there is one to wait for."""
+        while len(debate.calls) == len(debate.plans):
+            calls = [debate.calls[plan.id] for plan in debate.plans]
             try:
                 debate.plans = debate.script.send(calls if calls else None)
             except StopIteration as end:
-                return end.value
+                ended.append((debate, end.value))
+                return
             debate.calls = {}
             for plan in debate.plans:
-                call = look_up(plan)
+                call = self._look_up(plan)
                 if call is not None:
-                    debate.calls[plan.request.id] = call
+                    debate.calls[plan.id] = call
+                elif isinstance(plan, ToolPlan):
+                    self.acting[self.workers.submit(plan)] = (debate, plan)
                 else:
-                    waiting[plan.request.id] = (debate, plan)
-                    models[plan.agent.model].submit(plan.request)
-            if len(debate.calls) < len(debate.plans):
-                return None
+                    self.waiting[plan.id] = (debate, plan)
+                    self.models[plan.agent.model].submit(plan.request)
 
-    try:
-        while True:
-            while active < max_active and (item := next(ahead, None)) is not None:
-                index, problem = item
-                debate = _Active(index, script(setting, problem))
-                result = advance(debate)
-                active += result is None
-                if result is not None:
-                    if progress is not None:
-                        progress.advance(1)
-                    yield index, result
-            if not active:
-                return
-            busy = [generator for generator in generators if generator.pending]
-            if not busy:
-                raise RuntimeError(f"generators lost {len(waiting)} submitted calls")
-            for generator in busy:
-                for generation in generator.step():
-                    place = waiting.pop(generation.request_id, None)
-                    if place is None:
-                        # Left in the generator by a play that was interrupted.
-                        continue
-                    debate, plan = place
-                    call = plan.call(generation)
-                    if store is not None:
-                        store.append(call)
-                    debate.calls[call.call_id] = call
-                    if len(debate.calls) < len(debate.plans):
-                        continue
-                    result = advance(debate)
-                    if result is not None:
-                        active -= 1
-                        if progress is not None:
-                            progress.advance(1)
-                        yield debate.index, result
-    finally:
-        # Also when interrupted: what was generated is kept, and the next play goes on from there.
-        if store is not None:
-            store.flush()
+    def _look_up(self, plan: Plan | ToolPlan) -> Call | None:
+        """A call that has been made before, as this team reads it."""
+        if self.store is not None and (call := self.store.get(plan.id)) is not None:
+            return plan.read(call)
+        for source in self.known:
+            if (call := source.get(plan.id)) is not None:
+                call = dataclasses.replace(plan.read(call), system=self.setting.spec.name)
+                if self.store is not None:
+                    self.store.append(call)
+                return call
+        return None
+
+
+class _Workers:
+    """Threads in which tools work; none is started before the first is needed."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+
+    def submit(self, plan: ToolPlan) -> Future:
+        """Let a tool do something; the future holds the result and the seconds that it took."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(os.cpu_count() or 1, "arkjax-tool")
+        return self._pool.submit(_timed, plan)
+
+    def close(self) -> None:
+        """Begin nothing more, and wait for what has begun."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+
+def _timed(plan: ToolPlan) -> tuple[ToolResult, float]:
+    start = time.monotonic()
+    return plan.run(), time.monotonic() - start
 
 
 def _sources(known: Known | Sequence[Known] | None) -> Sequence[Known]:

@@ -1,17 +1,19 @@
 """One team at work on one problem: a script that asks for calls and ends in an answer."""
 
 import dataclasses
-from collections.abc import Callable, Generator, Mapping, Sequence
+import json
+from collections.abc import Generator, Sequence
 
-from arkjax.sampling.params import Generation, Request
-from arkjax.tasks.problems import Grader, Problem
-from arkjax.teams.parsers import parse
-from arkjax.teams.primitives import Agent, Budget, Reducer, Repeat, Stage
-from arkjax.teams.prompts import Chat, Prompt, Tokenizer, build_prompt
-from arkjax.teams.reducers import Verdict, agreement, reduce, unchanged
-from arkjax.teams.spec import TeamSpec, total
-from arkjax.teams.views import visible
-from arkjax.trajectories.schema import Call, call_id, call_seed, sampling_dict
+from arkjax.tasks.problems import Problem
+from arkjax.teams.plans import Plan, Setting, ToolPlan, Voice, instruction
+from arkjax.teams.primitives import Chosen, Stage
+from arkjax.teams.prompts import Prompt, Shown, build_prompt, continue_prompt
+from arkjax.teams.reducers import Verdict, reduce
+from arkjax.teams.rules import Budget, Item, Repeat
+from arkjax.teams.stopping import Talk, reason_to_stop
+from arkjax.teams.team import total
+from arkjax.teams.views import levels, shuffled, visible
+from arkjax.trajectories.schema import Call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Cost:
       prefill_tokens: prompt tokens that had to be computed, shared ones counted once.
       generated_tokens: generated tokens, end tokens included.
       seconds: sum of the calls' shares of the generator's wall time.
+      actions: what tools did; not among the calls, and their words not among the tokens.
     """
 
     calls: int = 0
@@ -31,17 +34,20 @@ class Cost:
     prefill_tokens: int = 0
     generated_tokens: int = 0
     seconds: float = 0.0
+    actions: int = 0
 
     @classmethod
     def of(cls, calls: Sequence[Call]) -> "Cost":
         """The cost of calls."""
-        prompt_tokens = sum(len(call.prompt_ids) for call in calls)
+        made = [call for call in calls if not call.is_action]
+        prompt_tokens = sum(len(call.prompt_ids) for call in made)
         return cls(
-            calls=len(calls),
+            calls=len(made),
             prompt_tokens=prompt_tokens,
-            prefill_tokens=prompt_tokens - sum(call.cached_len for call in calls),
-            generated_tokens=sum(len(call.gen_ids) for call in calls),
-            seconds=sum(call.seconds for call in calls),
+            prefill_tokens=prompt_tokens - sum(call.cached_len for call in made),
+            generated_tokens=sum(len(call.gen_ids) for call in made),
+            seconds=sum(call.seconds for call in made),
+            actions=len(calls) - len(made),
         )
 
 
@@ -52,14 +58,16 @@ class Debate:
     Attributes:
       problem: the problem.
       system: name of the team.
-      calls: every call, in the order of the schedule, the team and the samples.
+      calls: every call and every action of a tool, in the order of the schedule, the team and the
+        samples.
       answer: the team's answer, or None if it has none.
       correct: whether the answer equals the gold one.
       rounds: how many stages were played.
       tied: whether the tie rule chose the answer.
       parse_failures: calls of which the stage's parser could not read every field.
-      stopped: what ended the last repeat early: "rounds", "agree", "unchanged", "oracle",
-        "budget"; empty if the schedule ran to its end.
+      stopped: what ended the last repeat early: "rounds", "tokens", "agree", "unchanged", "oracle",
+        "budget", or the field of a condition; several joined by "+" where all had to hold; empty if
+        the schedule ran to its end.
       cost: what it took.
     """
 
@@ -75,92 +83,27 @@ class Debate:
     cost: Cost
 
 
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """What all debates of one `play` have in common."""
-
-    spec: TeamSpec
-    chat: Chat
-    tokenizer: Tokenizer
-    grader: Grader
-    seed: int
-    model_ids: Mapping[str, str]
+Script = Generator[list[Plan | ToolPlan], list[Call], Debate]
+"""Yields what is to be made, all of which may run at once; is sent it in the same order."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """A call that a debate waits for: who is asked what, and how the outcome is read."""
+@dataclasses.dataclass
+class _Turn:
+    """One sample of one speaker under way: what it reads, and what it has said and done so far.
 
-    setting: Setting
-    problem: Problem
-    stage: Stage
-    agent: Agent
-    round: int
+    Attributes:
+      name: the speaker's id.
+      sample: which of its samples, as recorded.
+      prompt: what it reads next; None for a tool.
+      shown: the messages that it was shown.
+      calls: the parts of its turn.
+    """
+
+    name: str
     sample: int
-    prompt: Prompt
-    request: Request
-
-    def call(self, generation: Generation) -> Call:
-        """The record of the call, from what the generator made of its request."""
-        end = self.setting.chat.end_id
-        ids = tuple(int(token) for token in generation.ids)
-        spoken = ids[:-1] if ids and ids[-1] == end else ids
-        text = self.setting.tokenizer.decode(spoken)
-        if stop := self.request.sampling.stop:
-            # The text ends before what stopped it; the ids hold all that was generated.
-            text = text[: min((at for s in stop if (at := text.find(s)) >= 0), default=len(text))]
-        return self.read(
-            Call(
-                call_id=self.request.id,
-                problem_id=self.problem.id,
-                system=self.setting.spec.name,
-                stage=self.stage.name,
-                round=self.round,
-                agent=self.agent.id,
-                sample=self.sample,
-                parents=self.prompt.parents,
-                prompt_segments=self.prompt.segments,
-                prompt_ids=self.prompt.ids,
-                prefix_len=self.prompt.prefix_len,
-                cached_len=int(generation.cached_len),
-                gen_ids=ids,
-                logprobs=tuple(map(float, generation.logprobs)),
-                sampling_logprobs=tuple(map(float, generation.sampling_logprobs)),
-                text=text,
-                parsed={},
-                parse_ok=False,
-                finish_reason=generation.finish_reason,
-                sampling=sampling_dict(self.request.sampling),
-                seed=self.request.seed,
-                model=self.setting.model_ids[self.agent.model],
-                correct=None,
-                seconds=float(generation.seconds),
-                top_ids=tuple(int(token) for step in generation.top for token, _ in step),
-                top_logprobs=tuple(float(value) for step in generation.top for _, value in step),
-            )
-        )
-
-    def read(self, call: Call) -> Call:
-        """The call as this stage parses and grades it: another team may have read it otherwise."""
-        stage, grader = self.stage, self.setting.grader
-        parsed = parse(
-            stage.parser,
-            call.text,
-            pattern=stage.pattern,
-            choices=stage.choices,
-            extract=grader.extract,
-        )
-        parse_ok = all(field in parsed for field in stage.fields)
-        if not parse_ok and stage.on_parse_failure == "default" and "answer" in stage.fields:
-            parsed = {"answer": stage.default, **parsed}
-        correct = None
-        if stage.parser != "none":
-            correct = bool(grader.grade(self.problem, call.text).correct)
-        return dataclasses.replace(call, parsed=parsed, parse_ok=parse_ok, correct=correct)
-
-
-Script = Generator[list[Plan], list[Call], Debate]
-"""Yields calls to be made, all of which may run at once; is sent them in the same order."""
+    prompt: Prompt | None
+    shown: list[Call]
+    calls: list[Call] = dataclasses.field(default_factory=list)
 
 
 class _Table:
@@ -170,33 +113,25 @@ class _Table:
         self.setting = setting
         self.spec = setting.spec
         self.problem = problem
-        self.question = tuple(setting.chat.question(problem.question))
         self.calls: list[Call] = []
+        # The parts of a turn before its last one, by the id of that one.
+        self.steps: dict[str, tuple[Call, ...]] = {}
         self.said: list[Call] = []
         self.round = 0
         self.stopped = ""
+        self.played: dict[str, int] = {}
+        self._questions: dict[int, tuple[int, ...]] = {}
 
     def script(self) -> Script:
         """The whole debate."""
-        schedule = self.spec.schedule
-        for i, item in enumerate(schedule):
-            if isinstance(item, str):
-                yield from self._stage(self.spec.stage(item))
-                continue
-            for number in range(item.max):
-                if number >= item.min:
-                    self.stopped = self._reason_to_stop(item, schedule[i + 1 :])
-                    if self.stopped:
-                        break
-                for name in item.stages:
-                    yield from self._stage(self.spec.stage(name))
+        yield from self._play(self.spec.schedule, Budget())
         verdict = self._verdict()
         return Debate(
             problem=self.problem,
             system=self.spec.name,
             calls=tuple(self._in_order(self.calls)),
             answer=verdict.answer,
-            correct=self._is_gold(verdict),
+            correct=self._is_gold(verdict.answer),
             rounds=self.round,
             tied=verdict.tied,
             parse_failures=sum(not call.parse_ok for call in self.calls),
@@ -204,132 +139,256 @@ class _Table:
             cost=Cost.of(self.calls),
         )
 
-    def _stage(self, stage: Stage) -> Generator[list[Plan], list[Call], None]:
-        speakers = self.spec.select(stage.speakers)
-        if stage.order == "sequential":
-            for name in speakers:
-                self.said += yield from self._speak(stage, [name], speakers)
-        else:
-            self.said += yield from self._speak(stage, speakers, speakers)
+    def _play(self, items: Sequence[Item], after: Budget) -> Generator[list, list[Call], None]:
+        """Play a part of the schedule; `after` is the least that must still follow it."""
+        for i, item in enumerate(items):
+            if isinstance(item, str):
+                yield from self._stage(self.spec.stage(item))
+                continue
+            rest = total([self._least(items[i + 1 :]), after])
+            for number in range(item.max):
+                if number >= item.min:
+                    self.stopped = self._reason_to_stop(item, rest)
+                    if self.stopped:
+                        break
+                yield from self._play(item.stages, rest)
+
+    def _least(self, items: Sequence[Item]) -> Budget:
+        spec = self.spec
+        return total(spec.cost(stage) for stage in spec.unrolled(longest=False, items=items))
+
+    def _stage(self, stage: Stage) -> Generator[list, list[Call], None]:
+        speakers = self._speakers(stage)
+        waves: list[Sequence[str]] = [speakers]
+        if stage.order == "graph":
+            waves = list(levels(stage.view, speakers, self.spec.ids))
+        elif stage.order != "parallel":
+            ordered = speakers
+            if stage.order == "shuffled":
+                ordered = shuffled(speakers, f"{self._key}/order")
+            waves = [[name] for name in ordered]
+        for names in waves:
+            self.said += yield from self._speak(stage, names, speakers)
         self.round += 1
+        self.played[stage.name] = self.played.get(stage.name, 0) + 1
+
+    @property
+    def _key(self) -> str:
+        """What random choices about the talk are derived from."""
+        return f"{self.setting.seed}/{self.problem.id}/{self.round}"
+
+    def _speakers(self, stage: Stage) -> Sequence[str]:
+        """Who speaks in a stage now."""
+        choice, pool = stage.speakers, self.spec.select(stage.speakers)
+        if not isinstance(choice, Chosen):
+            return pool
+        value = self._latest(choice.by)
+        named = list(dict.fromkeys(self._resolve(value, pool))) if value is not None else []
+        if not named and choice.default:
+            named = [choice.default]
+        if not named:
+            spoken = {name: 0 for name in pool}
+            for call in self.said:
+                if call.agent in spoken:
+                    spoken[call.agent] += 1
+            named = sorted(pool, key=lambda name: spoken[name])
+        return named[: choice.top]
+
+    def _resolve(self, value: str, pool: Sequence[str]) -> list[str]:
+        """The agents that a text names: by id, byline or place in the pool; one or a JSON list."""
+        try:
+            listed = json.loads(value)
+        except ValueError:
+            listed = value
+        known = {self.spec.agent(name).name.casefold(): name for name in reversed(pool)}
+        known |= {name.casefold(): name for name in pool}
+        found = []
+        for item in listed if isinstance(listed, list) else [value]:
+            text = str(item).strip().casefold()
+            number = text.removeprefix("agent").strip()
+            if text in known:
+                found.append(known[text])
+            elif number.isascii() and number.isdigit() and 0 < int(number[:6]) <= len(pool):
+                found.append(pool[int(number[:6]) - 1])
+        return found
+
+    def _latest(self, field: str) -> str | None:
+        """The latest value of "stage.field" that has been said."""
+        return Talk(self.said, self.spec.voters).latest(field)
 
     def _speak(
         self, stage: Stage, names: Sequence[str], speakers: Sequence[str]
-    ) -> Generator[list[Plan], list[Call], list[Call]]:
+    ) -> Generator[list, list[Call], list[Call]]:
         """Let agents speak without hearing one another; returns the messages that count."""
-        prompts = {name: self._prompt(stage, name, speakers) for name in names}
-        asked = [(name, sample) for name in names for sample in range(stage.n_samples)]
-        counts: dict[tuple[str, int], Call] = {}
+        asked = []
+        for name in names:
+            shown = self._shown(stage, name, speakers)
+            for i, part in enumerate([[one] for one in shown] if stage.each else [shown]):
+                prompt = self._prompt(stage, name, part)
+                for sample in range(i * stage.n_samples, (i + 1) * stage.n_samples):
+                    asked.append(_Turn(name, sample, prompt, part))
+        # A repeated attempt is a further sample, counted on behind those of all speakers.
+        stride = 1 + max((turn.sample for turn in asked), default=0)
+        counted: dict[tuple[str, int], Call] = {}
         for attempt in range(stage.attempts):
-            # A repeated attempt is a further sample: n, n + 1, … beside the first ones 0 … n - 1.
-            offset = attempt * stage.n_samples
-            plans = [self._plan(stage, name, s + offset, prompts[name]) for name, s in asked]
-            calls = yield plans
-            self.calls += calls
-            counts.update(zip(asked, calls, strict=True))
-            asked = [place for place in asked if not counts[place].parse_ok]
+            again = [
+                dataclasses.replace(turn, sample=turn.sample + attempt * stride, calls=[])
+                for turn in asked
+            ]
+            yield from self._take(stage, again)
+            for turn, first in zip(again, asked, strict=True):
+                if turn.calls:
+                    last = turn.calls[-1]
+                    counted[first.name, first.sample] = last
+                    if len(turn.calls) > 1:
+                        self.steps[last.call_id] = tuple(turn.calls[:-1])
+            asked = [
+                turn
+                for turn in asked
+                if (call := counted.get((turn.name, turn.sample))) and not call.parse_ok
+            ]
             if not asked:
                 break
-        return list(counts.values())
+        return list(counted.values())
 
-    def _prompt(self, stage: Stage, name: str, speakers: Sequence[str]) -> Prompt:
-        spec = self.spec
-        agents = [agent.id for agent in spec.agents]
-        key = f"{self.setting.seed}/{self.problem.id}/{self.round}"
-        shown = visible(stage.view, name, speakers, agents, self.said, key)
+    def _take(self, stage: Stage, turns: list[_Turn]) -> Generator[list, list[Call], None]:
+        """Let speakers take their turns, each until it calls no more tools."""
+        while turns:
+            calls = yield [self._plan(stage, turn) for turn in turns]
+            self.calls += calls
+            ahead, acting = [], []
+            for turn, call in zip(turns, calls, strict=True):
+                turn.calls.append(call)
+                if plan := self._action(stage, turn):
+                    acting.append((turn, plan))
+            if acting:
+                results = yield [plan for _, plan in acting]
+                self.calls += results
+                for (turn, _), action in zip(acting, results, strict=True):
+                    said = turn.calls[-1]
+                    turn.calls.append(action)
+                    turn.prompt = self._continued(turn, said, action)
+                    ahead.append(turn)
+            turns = ahead
+
+    def _shown(self, stage: Stage, name: str, speakers: Sequence[str]) -> list[Call]:
+        """The messages that a speaker can see."""
+        return visible(
+            stage.view,
+            name,
+            speakers,
+            self.spec.ids,
+            self.said,
+            self._key,
+            authors=self.spec.select(stage.view.authors),
+            turn=self.played.get(stage.name, 0),
+        )
+
+    def _prompt(self, stage: Stage, name: str, shown: Sequence[Call]) -> Prompt | None:
+        spec, agent = self.spec, self.spec.agent(name)
+        if agent.tool:
+            return None
+        voice = self.setting.voice(agent)
+        messages = []
+        for call in shown:
+            author = spec.agent(call.agent)
+            byline = author.name
+            if stage.view.anonymous:
+                byline = f"agent {spec.ids.index(call.agent) + 1}"
+            steps = self.steps.get(call.call_id, ())
+            messages.append(Shown(byline, call, steps, self.setting.shares_tokens(agent, author)))
+        role = agent.role
+        written = [call for field in agent.role_from if (call := self._said_with(field))]
+        if written:
+            # Of several fields that write the role, the one that was said last.
+            field, call = max(written, key=lambda pair: pair[1].round)
+            role = call.parsed[field]
         return build_prompt(
-            self.setting.chat,
-            self.setting.tokenizer,
-            self.question,
-            [(spec.agent(call.agent), call) for call in shown],
-            spec.agent(name),
+            voice.chat,
+            voice.tokenizer,
+            self._question(voice),
+            messages,
             stage,
+            agent.name,
+            role,
+            instruction(stage, self.setting.tools),
         )
 
-    def _plan(self, stage: Stage, name: str, sample: int, prompt: Prompt) -> Plan:
-        agent = self.spec.agent(name)
-        sampling = agent.sampling
-        if not sampling.stop_ids:
-            sampling = dataclasses.replace(sampling, stop_ids=(self.setting.chat.end_id,))
-        seed = call_seed(
-            self.setting.seed + agent.seed_offset,
-            self.problem.id,
-            agent.id,
-            stage.seed_key,
-            self.round,
-            sample,
-        )
-        name_of_call = call_id(
-            problem_id=self.problem.id,
-            model=self.setting.model_ids[agent.model],
-            stage=stage.name,
-            round=self.round,
-            agent=agent.id,
-            sample=sample,
-            prompt_ids=prompt.ids,
-            sampling=sampling_dict(sampling),
-            seed=seed,
-        )
-        request = Request(
-            name_of_call, prompt.ids, prompt.prefix_len, sampling, seed, prompt.shared
-        )
-        return Plan(self.setting, self.problem, stage, agent, self.round, sample, prompt, request)
+    def _question(self, voice: Voice) -> Sequence[int]:
+        """The question, as it opens every prompt for a model."""
+        if id(voice) not in self._questions:
+            self._questions[id(voice)] = tuple(voice.chat.question(self.problem.question))
+        return self._questions[id(voice)]
 
-    def _reason_to_stop(self, repeat: Repeat, rest: Sequence[str | Repeat]) -> str:
+    def _said_with(self, field: str) -> tuple[str, Call] | None:
+        """The latest message in which "stage.field" could be read, with the field's own name."""
+        call = Talk(self.said, self.spec.voters).latest_call(field)
+        return None if call is None else (field.rpartition(".")[2], call)
+
+    def _continued(self, turn: _Turn, said: Call, action: Call) -> Prompt:
+        agent = self.spec.agent(turn.name)
+        return continue_prompt(
+            self.setting.voice(agent).chat, turn.prompt, said, action, agent.name
+        )
+
+    def _plan(self, stage: Stage, turn: _Turn) -> Plan | ToolPlan:
+        agent = self.spec.agent(turn.name)
+        if agent.tool:
+            text = "\n\n".join(call.text for call in turn.shown)
+            parents = tuple(call.call_id for call in turn.shown)
+            return self.setting.tool_plan(
+                self.problem, stage, agent, agent.tool, text, self.round, turn.sample, 0, parents
+            )
+        return self.setting.plan(
+            self.problem, stage, agent, turn.prompt, self.round, turn.sample, len(turn.calls)
+        )
+
+    def _action(self, stage: Stage, turn: _Turn) -> ToolPlan | None:
+        """What the speaker asks a tool to do; None if nothing, or if it has acted enough."""
+        said = turn.calls[-1]
+        acted = sum(call.is_action for call in turn.calls)
+        if not stage.tools or said.is_action or acted >= stage.tool_calls:
+            return None
+        return self.setting.called_tool(
+            self.problem, stage, self.spec.agent(turn.name), said, len(turn.calls)
+        )
+
+    def _reason_to_stop(self, repeat: Repeat, rest: Budget) -> str:
         """Why the repeat block is not played once more; empty if it is."""
-        stop, reducer, voters = self.spec.stop, self.spec.reducer, self.spec.voters
-        equal, field = self.setting.grader.equal, self.spec.reducer.field
-        conditions: list[tuple[str, Callable[[], bool]]] = [
-            ("budget", lambda: not self._affordable(repeat, rest)),
-            ("rounds", lambda: 0 < stop.rounds <= self.round),
-            ("agree", lambda: 0 < stop.agree <= agreement(field, voters, self.said, equal)),
-            (
-                "unchanged",
-                lambda: (
-                    stop.unchanged > 0
-                    and unchanged(field, stop.unchanged, voters, self.said, equal)
-                ),
-            ),
-            (
-                "oracle",
-                lambda: (
-                    stop.oracle
-                    and self._is_gold(reduce(_without_judge(reducer), voters, self.said, equal))
-                ),
-            ),
-        ]
-        return next((name for name, holds in conditions if holds()), "")
+        if not self._affordable(repeat, rest):
+            return "budget"
+        spec = self.spec
+        return reason_to_stop(
+            spec.stop if repeat.stop is None else repeat.stop,
+            spec.reducer,
+            Talk(self.said, spec.voters, self.round, Cost.of(self.calls).generated_tokens),
+            self.setting.grader.equal,
+            self._is_gold,
+        )
 
-    def _affordable(self, repeat: Repeat, rest: Sequence[str | Repeat]) -> bool:
+    def _affordable(self, repeat: Repeat, rest: Budget) -> bool:
         """Whether one more pass leaves enough for the least that must still follow."""
-        names = list(repeat.stages)
-        for item in rest:
-            names += [item] if isinstance(item, str) else list(item.stages) * item.min
-        ahead = total(self.spec.cost(self.spec.stage(name)) for name in names)
+        ahead = total([self._least(repeat.stages), rest])
         spent = Cost.of(self.calls)
-        budget: Budget = self.spec.budget
+        budget = self.spec.budget
         return not (
             0 < budget.calls < spent.calls + ahead.calls
             or 0 < budget.tokens < spent.generated_tokens + ahead.tokens
+            or 0 < budget.seconds <= spent.seconds
         )
 
     def _verdict(self) -> Verdict:
         said = self._in_order(self.said)
         return reduce(self.spec.reducer, self.spec.voters, said, self.setting.grader.equal)
 
-    def _is_gold(self, verdict: Verdict) -> bool:
-        if verdict.answer is None:
+    def _is_gold(self, answer: str | None) -> bool:
+        if answer is None:
             return False
-        return bool(self.setting.grader.equal(verdict.answer, self.problem.answer))
+        return bool(self.setting.grader.equal(answer, self.problem.answer))
 
     def _in_order(self, calls: Sequence[Call]) -> list[Call]:
-        place = {agent.id: i for i, agent in enumerate(self.spec.agents)}
+        place = {name: i for i, name in enumerate(self.spec.ids)}
         return sorted(calls, key=lambda call: (call.round, place[call.agent], call.sample))
-
-
-def _without_judge(reducer: Reducer) -> Reducer:
-    """What a team would answer before its judge has spoken: what its voters say."""
-    return dataclasses.replace(reducer, kind="vote") if reducer.kind == "judge" else reducer
 
 
 def script(setting: Setting, problem: Problem) -> Script:

@@ -26,12 +26,23 @@ class Chat:
     """A marker and the text for the question, a marker and the role for every header."""
 
     end_id = END
+    end_ids = (END,)
+    keeps_end = True
 
     def question(self, text):
         return [QUESTION, *Tokenizer().encode(text)]
 
-    def turn(self, role):
-        return [TURN, *Tokenizer().encode(role + ":")]
+    def turn(self, byline, role="", instruction=""):
+        parts = [role if role != byline else "", instruction, byline]
+        return [TURN, *Tokenizer().encode("\n".join(filter(None, parts)) + ":")]
+
+    def announce(self, byline, role="", instruction=""):
+        return [*self.turn(byline, role, instruction), END]
+
+    def message(self, byline):
+        return self.turn(byline)
+
+    result = resume = message
 
 
 class Grader:

@@ -6,7 +6,7 @@ import pytest
 
 from arkjax import teams
 from arkjax.errors import DataError
-from arkjax.teams.prompts import check_context
+from arkjax.teams.context import check_context
 from arkjax.teams.spec import TeamSpec
 
 pytestmark = pytest.mark.fast
@@ -96,7 +96,7 @@ def test_an_instruction_is_read_by_the_speaker_only(world):
     stages = (spec.stages[0], dataclasses.replace(spec.stages[1], instruction="be brief"))
     model = world.Model(say=lambda request, draw: "so 7")
     world.play(dataclasses.replace(spec, stages=stages), world.problems(1), model)
-    assert world.text_of(model.requests[3]) == "#what is 0#x:so 7##y:so 7##y\nbe brief:"
+    assert world.text_of(model.requests[3]) == "#what is 0#x:so 7##y:so 7##be brief\ny:"
 
 
 def test_what_cannot_fit_is_refused_before_any_call(world, tmp_path):

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from arkjax.teams.primitives import Reducer
 from arkjax.teams.reducers import Verdict, agreement, reduce, unchanged
+from arkjax.teams.rules import Reducer
 
 pytestmark = pytest.mark.fast
 

@@ -6,7 +6,7 @@ import pytest
 
 from arkjax import teams
 from arkjax.errors import ConfigError, DataError
-from arkjax.teams.primitives import Budget, Stop
+from arkjax.teams.rules import Budget, Stop
 from arkjax.teams.runner import play_as_finished
 from arkjax.trajectories.store import CallStore
 

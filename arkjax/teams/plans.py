@@ -1,0 +1,317 @@
+"""What a debate waits for: a call to be generated, or something for a tool to do."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+
+from arkjax.sampling.params import Generation, Request, SamplingParams
+from arkjax.tasks.problems import Grader, Problem
+from arkjax.teams.parsers import parse
+from arkjax.teams.primitives import Agent, Stage
+from arkjax.teams.prompts import Chat, Prompt, Tokenizer
+from arkjax.teams.team import Team
+from arkjax.tools.calls import ToolCall, describe, find_call, stop_texts
+from arkjax.tools.protocol import Tool, ToolResult, failed
+from arkjax.trajectories.schema import (
+    ACTION,
+    Call,
+    call_id,
+    call_seed,
+    canonical_json,
+    sampling_dict,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Voice:
+    """How a model is written to and read.
+
+    Attributes:
+      chat: its chat template.
+      tokenizer: its tokenizer.
+      vocabulary: what names the tokenizer: ids are copied between models that have the same.
+    """
+
+    chat: Chat
+    tokenizer: Tokenizer
+    vocabulary: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What all debates of one play have in common.
+
+    Attributes:
+      spec: the team.
+      voices: by the names that the team gives its models.
+      grader: grades every call, and says when two answers are equal.
+      seed: of the run.
+      model_ids: identity of each named model.
+      tools: the team's, by name.
+    """
+
+    spec: Team
+    voices: Mapping[str, Voice]
+    grader: Grader
+    seed: int
+    model_ids: Mapping[str, str]
+    tools: Mapping[str, Tool] = dataclasses.field(default_factory=dict)
+
+    def voice(self, agent: Agent) -> Voice:
+        """How the model of an agent is written to; a tool has the words of the team's first."""
+        if agent.model in self.voices and not agent.tool:
+            return self.voices[agent.model]
+        return next(iter(self.voices.values()))
+
+    def shares_tokens(self, reader: Agent, author: Agent) -> bool:
+        """Whether the author's ids can be copied into the reader's prompt."""
+        return self.voice(reader).vocabulary == self.voice(author).vocabulary
+
+    def plan(
+        self,
+        problem: Problem,
+        stage: Stage,
+        agent: Agent,
+        prompt: Prompt,
+        round: int,
+        sample: int,
+        step: int,
+    ) -> "Plan":
+        """The call of an agent that reads a prompt."""
+        sampling = agent.sampling
+        if not sampling.stop_ids:
+            ends = self.voice(agent).chat.end_ids
+            sampling = dataclasses.replace(sampling, stop_ids=tuple(ends))
+        if stage.tools:
+            stops = dict.fromkeys((*sampling.stop, *stop_texts()))
+            sampling = dataclasses.replace(sampling, stop=tuple(stops))
+        # What follows a tool's answer is drawn anew, and not as what came before it.
+        group = f"{stage.seed_key}/{step}" if step else stage.seed_key
+        seed = call_seed(self.seed + agent.seed_offset, problem.id, agent.id, group, round, sample)
+        name = call_id(
+            problem_id=problem.id,
+            model=self.model_ids[agent.model],
+            stage=stage.name,
+            round=round,
+            agent=agent.id,
+            sample=sample,
+            prompt_ids=prompt.ids,
+            sampling=sampling_dict(sampling),
+            seed=seed,
+        )
+        request = Request(name, prompt.ids, prompt.prefix_len, sampling, seed, prompt.shared)
+        return Plan(self, problem, stage, agent, round, sample, step, prompt, request)
+
+    def tool_plan(
+        self,
+        problem: Problem,
+        stage: Stage,
+        agent: Agent,
+        tool: str,
+        input: str,
+        round: int,
+        sample: int,
+        step: int,
+        parents: tuple[str, ...],
+        error: str = "",
+    ) -> "ToolPlan":
+        """What a tool is to do for an agent, or in its place."""
+        known = self.tools.get(tool)
+        identity = f"{ACTION}{tool}/{known.version}" if known else f"{ACTION}{tool}"
+        place = [problem.id, identity, stage.name, round, agent.id, sample, step, input, error]
+        name = hashlib.sha256(canonical_json([*place, parents]).encode()).hexdigest()[:32]
+        return ToolPlan(
+            self, problem, stage, agent, known, input, round, sample, step, parents, name, identity,
+            error,
+        )  # fmt: skip
+
+    def called_tool(
+        self, problem: Problem, stage: Stage, agent: Agent, said: Call, step: int
+    ) -> "ToolPlan | None":
+        """What an agent's words ask a tool to do, None if they ask nothing."""
+        call: ToolCall | None = find_call(said.text, stage.tools)
+        if call is None:
+            return None
+        error = call.error
+        if not error and call.name not in stage.tools:
+            error = f"there is no tool {call.name!r}; there are: {', '.join(stage.tools)}"
+        return self.tool_plan(
+            problem,
+            stage,
+            agent,
+            call.name,
+            call.input,
+            said.round,
+            said.sample,
+            step,
+            (said.call_id,),
+            error,
+        )
+
+
+def instruction(stage: Stage, tools: Mapping[str, Tool]) -> str:
+    """What the speakers of a stage are told: its instruction, and which tools they have."""
+    described = describe([tools[name] for name in stage.tools if name in tools])
+    return "\n\n".join(filter(None, [stage.instruction, described]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A call that a debate waits for: who is asked what, and how the outcome is read."""
+
+    setting: Setting
+    problem: Problem
+    stage: Stage
+    agent: Agent
+    round: int
+    sample: int
+    step: int
+    prompt: Prompt
+    request: Request
+
+    @property
+    def id(self) -> str:
+        """The call's id."""
+        return self.request.id
+
+    def call(self, generation: Generation) -> Call:
+        """The record of the call, from what the generator made of its request."""
+        voice = self.setting.voice(self.agent)
+        ids = tuple(int(token) for token in generation.ids)
+        spoken = ids[:-1] if ids and ids[-1] in voice.chat.end_ids else ids
+        text = voice.tokenizer.decode(spoken)
+        if stop := self.request.sampling.stop:
+            # The text ends before what stopped it; the ids hold all that was generated.
+            text = text[: min((at for s in stop if (at := text.find(s)) >= 0), default=len(text))]
+        return self.read(
+            Call(
+                call_id=self.request.id,
+                problem_id=self.problem.id,
+                system=self.setting.spec.name,
+                stage=self.stage.name,
+                round=self.round,
+                agent=self.agent.id,
+                sample=self.sample,
+                parents=self.prompt.parents,
+                prompt_segments=self.prompt.segments,
+                prompt_ids=self.prompt.ids,
+                prefix_len=self.prompt.prefix_len,
+                cached_len=int(generation.cached_len),
+                gen_ids=ids,
+                logprobs=tuple(map(float, generation.logprobs)),
+                sampling_logprobs=tuple(map(float, generation.sampling_logprobs)),
+                text=text,
+                parsed={},
+                parse_ok=False,
+                finish_reason=generation.finish_reason,
+                sampling=sampling_dict(self.request.sampling),
+                seed=self.request.seed,
+                model=self.setting.model_ids[self.agent.model],
+                correct=None,
+                seconds=float(generation.seconds),
+                step=self.step,
+                top_ids=tuple(int(token) for step in generation.top for token, _ in step),
+                top_logprobs=tuple(float(value) for step in generation.top for _, value in step),
+            )
+        )
+
+    def read(self, call: Call) -> Call:
+        """The call as this stage parses and grades it: another team may have read it otherwise."""
+        stage, setting = self.stage, self.setting
+        pool = setting.spec.agents
+        parsed: dict[str, str] = {}
+        for kind in stage.parsers:
+            found = parse(
+                kind,
+                call.text,
+                pattern=stage.pattern,
+                choices=stage.choices,
+                extract=setting.grader.extract,
+                keys=stage.keys,
+                names=[name for agent in pool for name in (agent.id, agent.name)],
+            )
+            parsed = {**found, **parsed}
+        parse_ok = all(field in parsed for field in stage.fields)
+        if not parse_ok and stage.on_parse_failure == "default" and stage.fields:
+            parsed = {stage.fields[0]: stage.default, **parsed}
+        correct = None
+        if "answer" in stage.fields:
+            correct = bool(setting.grader.grade(self.problem, call.text).correct)
+        return dataclasses.replace(call, parsed=parsed, parse_ok=parse_ok, correct=correct)
+
+
+@dataclasses.dataclass(frozen=True)
+class ToolPlan:
+    """Something that a debate waits for a tool to do.
+
+    Attributes:
+      tool: the tool; None if there is none of that name.
+      input: what it is given.
+      parents: ids of the calls that it was asked in, or that it reads.
+      id: the action's id: a hash of what determines the result.
+      model: what the action is recorded as: "tool:", the tool's name and version.
+      error: why the tool is not run at all; empty if it is.
+    """
+
+    setting: Setting
+    problem: Problem
+    stage: Stage
+    agent: Agent
+    tool: Tool | None
+    input: str
+    round: int
+    sample: int
+    step: int
+    parents: tuple[str, ...]
+    id: str
+    model: str
+    error: str = ""
+
+    def run(self) -> ToolResult:
+        """Let the tool do it; safe in any thread."""
+        if self.error or self.tool is None:
+            return failed(self.error or "there is no such tool")
+        return self.tool.run(self.input, self.problem)
+
+    def call(self, result: ToolResult, seconds: float) -> Call:
+        """The record of the action: what the tool answered, in the place of generated words."""
+        voice = self.setting.voice(self.agent)
+        ids = list(voice.tokenizer.encode(result.text))
+        cut = len(ids) > self.stage.result_tokens
+        ids = (*ids[: self.stage.result_tokens], voice.chat.end_id)
+        unknown = (float("nan"),) * len(ids)
+        fields = {"status": result.status, "input": self.input, **dict(result.fields)}
+        return self.read(
+            Call(
+                call_id=self.id,
+                problem_id=self.problem.id,
+                system=self.setting.spec.name,
+                stage=self.stage.name,
+                round=self.round,
+                agent=self.agent.id,
+                sample=self.sample,
+                parents=self.parents,
+                prompt_segments=(),
+                prompt_ids=(),
+                prefix_len=0,
+                cached_len=0,
+                gen_ids=ids,
+                logprobs=unknown,
+                sampling_logprobs=unknown,
+                text=voice.tokenizer.decode(ids[:-1]) if cut else result.text,
+                parsed=fields,
+                parse_ok=True,
+                finish_reason="tool",
+                sampling=sampling_dict(SamplingParams()),
+                seed=0,
+                model=self.model,
+                correct=None,
+                seconds=seconds,
+                step=self.step,
+            )
+        )
+
+    def read(self, call: Call) -> Call:
+        """The action as this stage reads it: whether all the fields are there that it asks for."""
+        wanted = self.stage.fields if self.agent.tool else ()
+        return dataclasses.replace(call, parse_ok=all(name in call.parsed for name in wanted))
