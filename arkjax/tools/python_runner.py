@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from arkjax.errors import ArkJAXError
@@ -70,27 +71,56 @@ class Outcome:
     seconds: float
 
 
-def run_python(source: str, stdin: str = "", limits: Limits = Limits()) -> Outcome:
+def run_python(
+    source: str, stdin: str = "", limits: Limits = Limits(), descriptors: Sequence[int] = ()
+) -> Outcome:
     """Run a program and say what became of it. It is given `stdin`, and an empty folder.
+
+    Args:
+      source: the program.
+      stdin: what it reads from standard input.
+      limits: what it may use.
+      descriptors: ends of pipes that it finds open under the same numbers; they are closed here
+        once it has started, or could not be.
 
     It can compute, read Python's standard library, and read and write files in its folder, which
     is deleted afterwards. Everything else fails for it as the kernel's refusal (OSError): other
     files, processes, threads, sockets, signals. Of other files it can see that they exist, and how
-    large they are.
+    large they are. Text is hashed alike in every run, so that a set has one order, and the path of
+    its folder reads "." in what it wrote: the same program gives the same texts.
 
     Raises:
       IsolationError: if this system does not let it be isolated; nothing has been run.
     """
+    try:
+        with _folder() as folder:
+            scratch = folder / "scratch"
+            scratch.mkdir()
+            _write(folder / "program.py", source)
+            _write(folder / "stdin", stdin)
+            return _run(folder, scratch, limits, tuple(descriptors))
+    except OSError as error:
+        _close(descriptors)
+        raise IsolationError(f"cannot run an agent's program: {error}") from error
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="arkjax-python-", ignore_cleanup_errors=True) as home:
-        folder = Path(home)
-        scratch = folder / "scratch"
-        scratch.mkdir()
-        (folder / "program.py").write_text(source, encoding="utf-8", errors="surrogatepass")
-        (folder / "stdin").write_text(stdin, encoding="utf-8", errors="surrogatepass")
-        return _run(folder, scratch, limits)
+        yield Path(home)
 
 
-def _run(folder: Path, scratch: Path, limits: Limits) -> Outcome:
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
+def _run(folder: Path, scratch: Path, limits: Limits, descriptors: tuple[int, ...]) -> Outcome:
     start = time.monotonic()
     report, theirs = os.pipe()
     asked = {
@@ -103,12 +133,13 @@ def _run(folder: Path, scratch: Path, limits: Limits) -> Outcome:
     with open(folder / "stdin", "rb") as stdin:
         try:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-B", _PROGRAM, scratch, json.dumps(asked)],
+                # As -I, but for PYTHONHASHSEED.
+                [sys.executable, "-s", "-P", "-S", "-B", _PROGRAM, scratch, json.dumps(asked)],
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                pass_fds=[theirs],
-                env={"LANG": "C.UTF-8", "HOME": str(scratch)},
+                pass_fds=[theirs, *descriptors],
+                env={"LANG": "C.UTF-8", "HOME": str(scratch), "PYTHONHASHSEED": "0"},
                 cwd=scratch,
                 start_new_session=True,
             )
@@ -118,7 +149,7 @@ def _run(folder: Path, scratch: Path, limits: Limits) -> Outcome:
                 f"cannot start a process for an agent's program: {error}"
             ) from error
         finally:
-            os.close(theirs)
+            _close([theirs, *descriptors])
     with process, open(report, "rb") as reader:
         try:
             texts, status = _watch(process, scratch, start, limits)
@@ -134,8 +165,13 @@ def _run(folder: Path, scratch: Path, limits: Limits) -> Outcome:
         status = "time"
     if status == "ok" and code != 0:
         status = "error"
-    stdout, stderr = (text.decode("utf-8", errors="replace") for text in texts)
+    stdout, stderr = (_text(text, scratch) for text in texts)
     return Outcome(status, stdout, stderr, code, time.monotonic() - start)
+
+
+def _text(written: bytes, scratch: Path) -> str:
+    text = written.decode("utf-8", errors="replace")
+    return text.replace(str(scratch), ".").replace(os.path.realpath(scratch), ".")
 
 
 def _watch(
