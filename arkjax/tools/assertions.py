@@ -90,7 +90,8 @@ def _check(tests: Sequence[Any], setup: Sequence[str], entry_point: str) -> None
                 raise DamagedTests(f'test {i + 1} must have the texts "stdin" and "stdout"')
         elif not isinstance(test, str) or not _is_python(test):
             raise DamagedTests(f"test {i + 1} is neither Python nor input and output")
-    if not all(isinstance(text, str) and _is_python(text) for text in setup):
+    known = isinstance(setup, Sequence) and all(isinstance(text, str) for text in setup)
+    if not known or not all(_is_python(text) for text in setup):
         raise DamagedTests("test_setup is no Python")
     if not isinstance(entry_point, str):
         raise DamagedTests("entry_point must be a name")

@@ -1,7 +1,6 @@
 """Tools that run the Python of an agent: as it is, or against the public tests of its problem."""
 
 import dataclasses
-import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -58,7 +57,7 @@ class CodeOptions:
         """What a program may use."""
         return Limits(
             seconds=3.0 * self.seconds,
-            cpu_seconds=math.ceil(self.seconds),
+            cpu_seconds=self.seconds,
             memory_bytes=self.memory_mib * 2**20,
         )
 

@@ -1,6 +1,7 @@
 """What every tool is to those who use it, and what it gives back."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping
 from typing import Protocol
@@ -10,6 +11,7 @@ from arkjax.tasks.problems import Problem
 MAX_INPUT = 2**16
 """Most characters of a call's input that a tool reads."""
 
+_LIBRARY = os.path.dirname(os.__file__)
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+>")
 
 
@@ -76,5 +78,8 @@ def bounded(text: str, characters: int) -> str:
 
 
 def scrubbed(text: str) -> str:
-    """A program's text without addresses in memory, which no two runs have in common."""
-    return _ADDRESS.sub(" at 0x...>", text)
+    """A program's text without what no two machines have in common.
+
+    That is addresses in memory, and where Python's own library lies.
+    """
+    return _ADDRESS.sub(" at 0x...>", text).replace(_LIBRARY, "lib/python")

@@ -90,18 +90,21 @@ def run_python(
     its folder reads "." in what it wrote: the same program gives the same texts.
 
     Raises:
-      IsolationError: if this system does not let it be isolated; nothing has been run.
+      IsolationError: if this system does not let it be isolated, and then nothing has been run; or
+        if it cannot run a program at all, for want of memory or disk.
     """
+    held = list(descriptors)
     try:
         with _folder() as folder:
             scratch = folder / "scratch"
             scratch.mkdir()
             _write(folder / "program.py", source)
             _write(folder / "stdin", stdin)
-            return _run(folder, scratch, limits, tuple(descriptors))
+            return _run(folder, scratch, limits, held)
     except OSError as error:
-        _close(descriptors)
         raise IsolationError(f"cannot run an agent's program: {error}") from error
+    finally:
+        _close(held)
 
 
 @contextlib.contextmanager
@@ -114,13 +117,13 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
 
 
-def _close(descriptors: Sequence[int]) -> None:
-    for descriptor in descriptors:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
+def _close(descriptors: list[int]) -> None:
+    """Close descriptors, each once: its number may soon be that of another file."""
+    while descriptors:
+        os.close(descriptors.pop())
 
 
-def _run(folder: Path, scratch: Path, limits: Limits, descriptors: tuple[int, ...]) -> Outcome:
+def _run(folder: Path, scratch: Path, limits: Limits, descriptors: list[int]) -> Outcome:
     start = time.monotonic()
     report, theirs = os.pipe()
     asked = {
@@ -149,7 +152,8 @@ def _run(folder: Path, scratch: Path, limits: Limits, descriptors: tuple[int, ..
                 f"cannot start a process for an agent's program: {error}"
             ) from error
         finally:
-            _close([theirs, *descriptors])
+            os.close(theirs)
+            _close(descriptors)
     with process, open(report, "rb") as reader:
         try:
             texts, status = _watch(process, scratch, start, limits)
