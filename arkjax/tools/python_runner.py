@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from arkjax.errors import ArkJAXError
@@ -70,27 +71,59 @@ class Outcome:
     seconds: float
 
 
-def run_python(source: str, stdin: str = "", limits: Limits = Limits()) -> Outcome:
+def run_python(
+    source: str, stdin: str = "", limits: Limits = Limits(), descriptors: Sequence[int] = ()
+) -> Outcome:
     """Run a program and say what became of it. It is given `stdin`, and an empty folder.
+
+    Args:
+      source: the program.
+      stdin: what it reads from standard input.
+      limits: what it may use.
+      descriptors: ends of pipes that it finds open under the same numbers; they are closed here
+        once it has started, or could not be.
 
     It can compute, read Python's standard library, and read and write files in its folder, which
     is deleted afterwards. Everything else fails for it as the kernel's refusal (OSError): other
     files, processes, threads, sockets, signals. Of other files it can see that they exist, and how
-    large they are.
+    large they are. Text is hashed alike in every run, so that a set has one order, and the path of
+    its folder reads "." in what it wrote: the same program gives the same texts.
 
     Raises:
-      IsolationError: if this system does not let it be isolated; nothing has been run.
+      IsolationError: if this system does not let it be isolated, and then nothing has been run; or
+        if it cannot run a program at all, for want of memory or disk.
     """
+    held = list(descriptors)
+    try:
+        with _folder() as folder:
+            scratch = folder / "scratch"
+            scratch.mkdir()
+            _write(folder / "program.py", source)
+            _write(folder / "stdin", stdin)
+            return _run(folder, scratch, limits, held)
+    except OSError as error:
+        raise IsolationError(f"cannot run an agent's program: {error}") from error
+    finally:
+        _close(held)
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="arkjax-python-", ignore_cleanup_errors=True) as home:
-        folder = Path(home)
-        scratch = folder / "scratch"
-        scratch.mkdir()
-        (folder / "program.py").write_text(source, encoding="utf-8", errors="surrogatepass")
-        (folder / "stdin").write_text(stdin, encoding="utf-8", errors="surrogatepass")
-        return _run(folder, scratch, limits)
+        yield Path(home)
 
 
-def _run(folder: Path, scratch: Path, limits: Limits) -> Outcome:
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
+
+
+def _close(descriptors: list[int]) -> None:
+    """Close descriptors, each once: its number may soon be that of another file."""
+    while descriptors:
+        os.close(descriptors.pop())
+
+
+def _run(folder: Path, scratch: Path, limits: Limits, descriptors: list[int]) -> Outcome:
     start = time.monotonic()
     report, theirs = os.pipe()
     asked = {
@@ -103,12 +136,13 @@ def _run(folder: Path, scratch: Path, limits: Limits) -> Outcome:
     with open(folder / "stdin", "rb") as stdin:
         try:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-B", _PROGRAM, scratch, json.dumps(asked)],
+                # As -I, but for PYTHONHASHSEED.
+                [sys.executable, "-s", "-P", "-S", "-B", _PROGRAM, scratch, json.dumps(asked)],
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                pass_fds=[theirs],
-                env={"LANG": "C.UTF-8", "HOME": str(scratch)},
+                pass_fds=[theirs, *descriptors],
+                env={"LANG": "C.UTF-8", "HOME": str(scratch), "PYTHONHASHSEED": "0"},
                 cwd=scratch,
                 start_new_session=True,
             )
@@ -119,6 +153,7 @@ def _run(folder: Path, scratch: Path, limits: Limits) -> Outcome:
             ) from error
         finally:
             os.close(theirs)
+            _close(descriptors)
     with process, open(report, "rb") as reader:
         try:
             texts, status = _watch(process, scratch, start, limits)
@@ -134,8 +169,13 @@ def _run(folder: Path, scratch: Path, limits: Limits) -> Outcome:
         status = "time"
     if status == "ok" and code != 0:
         status = "error"
-    stdout, stderr = (text.decode("utf-8", errors="replace") for text in texts)
+    stdout, stderr = (_text(text, scratch) for text in texts)
     return Outcome(status, stdout, stderr, code, time.monotonic() - start)
+
+
+def _text(written: bytes, scratch: Path) -> str:
+    text = written.decode("utf-8", errors="replace")
+    return text.replace(str(scratch), ".").replace(os.path.realpath(scratch), ".")
 
 
 def _watch(
