@@ -34,13 +34,14 @@ from arkjax.shipped import shipped_path
 from arkjax.synthesis.contexts import ContextConfig, teacher_prompts
 from arkjax.synthesis.selection import SelectionConfig, select
 from arkjax.synthesis.strategies import STRATEGIES, to_examples
+from arkjax.tasks import embedded_world
 from arkjax.tasks.problems import Problem
 from arkjax.tasks.registry import get_task
 from arkjax.teams import library
 from arkjax.teams.runner import play
 from arkjax.teams.script import Debate
 from arkjax.teams.spec import TeamSpec
-from arkjax.text.chat import PlainChat
+from arkjax.text.chat import Chat, make_chat
 from arkjax.text.tokenizer import Tokenizer
 from arkjax.training.loop import TrainConfig, train
 from arkjax.training.optimizer import OptimizerConfig
@@ -54,7 +55,7 @@ class SampledDebates:
     """What `sample` returns: the debates, and the chat in which they were written."""
 
     debates: tuple[Debate, ...]
-    chat: PlainChat
+    chat: Chat
 
     @property
     def calls(self) -> tuple:
@@ -160,7 +161,7 @@ def sample(
     spec = library.load(team) if isinstance(team, str) else team
     if not problems:
         raise DataError("there are no problems to work on")
-    chat = PlainChat(tokenizer)
+    chat = make_chat(tokenizer, bylines=problems[0].task == embedded_world.NAME)
     if isinstance(model, Mapping):
         named = {name: one for name, one in model.items() if name in spec.models}
     else:
@@ -347,7 +348,7 @@ def evaluate(
     problems: Sequence[Problem],
     tokenizer: Tokenizer,
     *,
-    team: TeamSpec | str = "single",
+    team: TeamSpec | str = "vanilla",
     seed: int = 0,
 ) -> float:
     """Accuracy of a model on problems: by default in one greedy call each, or as a team."""

@@ -11,12 +11,14 @@ from arkjax.models.config import Lora, ModelConfig, Quantization
 from arkjax.sampling.engine import EngineConfig
 from arkjax.sampling.remote_config import RemoteConfig
 from arkjax.sharding import MeshConfig, ShardingRules
+from arkjax.storage import added
 from arkjax.synthesis.contexts import ContextConfig
 from arkjax.synthesis.selection import SelectionConfig
 from arkjax.synthesis.strategies import STRATEGIES, strategy
 from arkjax.tasks.embedded_world import WorldConfig
 from arkjax.teams.fields import unknown_name
 from arkjax.teams.spec import TeamSpec
+from arkjax.text.chat import ChatKind
 from arkjax.training.loop import TrainConfig
 
 
@@ -115,6 +117,23 @@ class EvaluationConfig:
     limit: int
 
 
+@dataclasses.dataclass(frozen=True)
+class LocalModel:
+    """A further model that plays agents on the run's own devices.
+
+    Attributes:
+      checkpoint: as `BaseConfig.checkpoint`.
+      tokenizer: as `RunConfig.tokenizer`; empty takes the one that comes with the checkpoint.
+      chat: as `RunConfig.chat`.
+      chat_variables: as `RunConfig.chat_variables`.
+    """
+
+    checkpoint: str
+    tokenizer: str = ""
+    chat: ChatKind = "auto"
+    chat_variables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
 BASE = "base"
 """The name of the run's own model among those that play."""
 POLICY = "policy"
@@ -147,8 +166,15 @@ class RunConfig:
       remotes: models behind OpenAI-compatible servers, by name. An agent with such a name as its
         `model` is played by it, one with "base" by the base model.
       policy: who plays all other agents of the team, and of the single agent and the roles that it
-        is compared with: "base", or a remote's name. The system `base` and the students always
-        answer themselves.
+        is compared with: "base", or the name of a remote or a local model. The system `base` and
+        the students always answer themselves.
+      models: further models on the same devices, by name; agents name them as they name remotes.
+      models_at_once: how many of these and the base model are held there at once; with fewer than
+        there are they take turns.
+      chat: how turns are written for the base model: "template", its tokenizer's chat template;
+        "plain", with role texts and instructions as they are; "bylines", which leaves these out;
+        "auto": the template if there is one, else bylines in the embedded world, else plain.
+      chat_variables: what the chat template reads, such as `enable_thinking`.
     """
 
     name: str
@@ -170,6 +196,10 @@ class RunConfig:
     evaluation: EvaluationConfig
     remotes: Mapping[str, RemoteConfig] = dataclasses.field(default_factory=dict)
     policy: str = BASE
+    models: Mapping[str, LocalModel] = added({})
+    models_at_once: int = added(1)
+    chat: ChatKind = added("auto")
+    chat_variables: Mapping[str, Any] = added({})
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
@@ -184,34 +214,40 @@ class RunConfig:
             )
         if not self.evaluation.splits or self.evaluation.limit < 0:
             raise ConfigError("config.evaluation: name at least one split; limit is 0 or more")
-        taken = sorted({BASE, POLICY, *STRATEGIES} & set(self.remotes))
-        if taken:
-            raise ConfigError(
-                f"config.remotes.{taken[0]}: this name is taken; give the remote another one"
-            )
-        players = [BASE, *self.remotes]
+        reserved = {BASE, POLICY, *STRATEGIES}
+        for kind, names, others in (
+            ("remotes", self.remotes, reserved),
+            ("models", self.models, reserved | set(self.remotes)),
+        ):
+            if taken := sorted(others & set(names)):
+                raise ConfigError(
+                    f"config.{kind}.{taken[0]}: this name is taken; give the model another one"
+                )
+        players = [BASE, *self.remotes, *self.models]
         if self.policy not in players:
             raise ConfigError(
                 f"config.policy is {self.policy!r}{nearest(self.policy, players)}: it is 'base' or "
-                "the name of one of config.remotes"
+                "the name of one of config.remotes or config.models"
             )
+        if self.models_at_once < 1:
+            raise ConfigError("config.models_at_once: at least one model must be there")
 
     def players(self, team: TeamSpec, policy: str) -> dict[str, str]:
         """Which model plays under each of the names that a team gives its models.
 
         Args:
           team: the team.
-          policy: who plays all that are not called after a remote or the base model.
+          policy: who plays all that are not called after another model.
 
         Raises:
-          ConfigError: if there are remotes and a name is none of theirs.
+          ConfigError: if there are other models and a name is none of theirs.
         """
-        if not self.remotes:
+        if not self.remotes and not self.models:
             # One model plays every agent of the team, under whatever names the team gives it.
             return dict.fromkeys(team.models, policy)
-        known = [POLICY, BASE, *self.remotes]
+        known = [POLICY, BASE, *self.remotes, *self.models]
         for i, agent in enumerate(team.agents):
-            if agent.model not in known:
+            if agent.model not in known and not agent.tool:
                 place = f"team {team.name!r}: agents[{i}].model"
                 raise unknown_name(place, agent.model, known, "model")
         return {name: policy if name == POLICY else name for name in team.models}
@@ -237,7 +273,7 @@ class RunConfig:
         if others and learned:
             raise ConfigError(
                 f"config.students: {learned[0]} is held to the distributions of the team's model, "
-                f"which the remote {others[0]!r} does not give: leave it out"
+                f"which only the base model gives, and not {others[0]!r}: leave it out"
             )
 
     def to_dict(self) -> dict[str, Any]:

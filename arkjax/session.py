@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from arkjax.config import to_dict
 from arkjax.errors import ConfigError, DataError
-from arkjax.models.huggingface.opening import find
+from arkjax.models.huggingface.opening import find, open_model
 from arkjax.models.huggingface.reading import read_checkpoint
 from arkjax.models.placement import load_model
 from arkjax.models.quantized import check_quantization
@@ -21,10 +21,11 @@ from arkjax.models.transformer import Transformer
 from arkjax.progress import Progress, Task
 from arkjax.run_config import BASE, RunConfig
 from arkjax.rundir import RunDirectory, StageDirectory
-from arkjax.sampling.engine import Engine
+from arkjax.sampling.engine import Engine, EngineConfig
 from arkjax.sampling.params import Generator
 from arkjax.sampling.precision import check_precision
 from arkjax.sampling.remotes import Remotes, Watched, max_active
+from arkjax.sampling.rota import Rota
 from arkjax.sharding import make_mesh
 from arkjax.shipped import shipped_path
 from arkjax.storage import content_hash
@@ -33,10 +34,11 @@ from arkjax.tasks import embedded_world, registry
 from arkjax.tasks.problems import Problem
 from arkjax.teams import library
 from arkjax.teams.context import check_context
-from arkjax.teams.runner import play
+from arkjax.teams.plans import Voice
+from arkjax.teams.runner import play, team_tools
 from arkjax.teams.script import Debate
 from arkjax.teams.spec import TeamSpec
-from arkjax.text.chat import PlainChat
+from arkjax.text.chat import Chat, make_chat
 from arkjax.text.files import SENTENCEPIECE, tokenizer_files
 from arkjax.text.tokenizer import Tokenizer
 from arkjax.training.loop import check_batch
@@ -96,9 +98,42 @@ class Session:
         return {file.relative_to(folder).as_posix(): file for file in tokenizer_files(folder)}
 
     @functools.cached_property
-    def chat(self) -> PlainChat:
-        """How turns are written."""
-        return PlainChat(self.tokenizer)
+    def chat(self) -> Chat:
+        """How turns are written for the base model, the students and the remotes."""
+        c = self.config
+        world = c.task == embedded_world.NAME
+        return make_chat(self.tokenizer, c.chat, c.chat_variables, bylines=world)
+
+    @functools.cached_property
+    def voices(self) -> dict[str, Voice]:
+        """How each of the config's further models is written to and read."""
+        made = {}
+        for name, local in self.config.models.items():
+            tokenizer = self._tokenizer_of(name)
+            chat = make_chat(tokenizer, local.chat, local.chat_variables)
+            made[name] = Voice(chat, tokenizer, tokenizer.hash)
+        return made
+
+    def _tokenizer_of(self, name: str) -> Tokenizer:
+        local = self.config.models[name]
+        if local.tokenizer:
+            path = Path(local.tokenizer)
+            return Tokenizer(path if path.exists() else shipped_path(local.tokenizer))
+        folder = find(local.checkpoint).tokenizer
+        if folder is None:
+            raise ConfigError(
+                f"config.models.{name}.tokenizer is empty, and no tokenizer comes with "
+                f"{local.checkpoint}: give its file or folder"
+            )
+        tokenizer = Tokenizer(folder)
+        # Of two copies of one tokenizer the run's own is taken, so that ids are copied.
+        return self.tokenizer if tokenizer.hash == self.tokenizer.hash else tokenizer
+
+    def voice(self, player: str) -> Voice:
+        """How a model is written to and read: a student like the base model."""
+        if player in self.config.models:
+            return self.voices[player]
+        return Voice(self.chat, self.tokenizer, self.tokenizer.hash)
 
     @functools.cached_property
     def task(self) -> registry.Task:
@@ -150,8 +185,12 @@ class Session:
             remote's key, address, model or tokenizer is wrong.
           DataError: if a team's longest prompt does not fit into the engine, a remote does not
             answer, or there is no checkpoint where the config says.
+          IsolationError: if an agent may run programs, and they cannot be isolated here.
         """
         config = self.config
+        for local in config.models.values():
+            if (source := find(local.checkpoint)).published:
+                read_checkpoint(source.folder)
         if config.base.checkpoint:
             source = find(config.base.checkpoint)
             if source.published:
@@ -178,7 +217,8 @@ class Session:
         for team, policy in self._teams():
             players = config.players(team, policy)
             own = {name: limits[player] for name, player in players.items()}
-            check_context(team, problems, self.chat, own)
+            chats = {name: self.voice(player).chat for name, player in players.items()}
+            check_context(team, problems, chats, own, team_tools(team))
 
     def _teams(self) -> list[tuple[TeamSpec, str]]:
         """All teams, and who plays their agents."""
@@ -210,17 +250,24 @@ class Session:
         """What generates with a model: base, a remote, or a student until the next one is asked."""
         if name in self.config.remotes:
             return self.remotes[name]
+        if name in self.rota:
+            return self.rota[name]
         if name == BASE:
             return self.base_engine
         if self._student is None or self._student[0] != name:
             self._student = None
-            self._student = (name, Engine(self.model(name), self.config.engine, self.tokenizer))
+            self._student = (name, Engine(self.model(name), self.engine_config, self.tokenizer))
         return self._student[1]
 
     def model_id(self, name: str) -> str:
         """Identity of a model's weights: what they were made from, or where a remote has them."""
         if name in self.config.remotes:
             return self.remotes.identity(name)
+        if name in self.config.models:
+            precision = [getattr(self.config.engine, field) for field in ("cache", "weights")]
+            local = self.config.models[name]
+            made_from = [local.checkpoint, self._tokenizer_of(name).hash, precision]
+            return f"{name}-{content_hash(made_from)[:16]}"
         made_from = self.inputs("base" if name == "base" else "distill")
         return f"{name}-{content_hash(made_from)[:16]}"
 
@@ -243,7 +290,7 @@ class Session:
                 team,
                 problems,
                 self._generators(players, task),
-                self.chat,
+                {name: self.voice(player) for name, player in players.items()},
                 self.tokenizer,
                 self.task.grader,
                 store,
@@ -265,14 +312,45 @@ class Session:
         return {name: made[player] for name, player in players.items()}
 
     @functools.cached_property
+    def engine_config(self) -> EngineConfig:
+        """The config's engine, with room for all tokens that end a turn."""
+        chats = [self.chat, *(voice.chat for voice in self.voices.values())]
+        ends = max(len(chat.end_ids) for chat in chats)
+        engine = self.config.engine
+        return dataclasses.replace(engine, max_stop_ids=max(engine.max_stop_ids, ends))
+
+    @functools.cached_property
     def base_engine(self) -> Engine:
-        """The engine of the base model."""
-        return Engine(self.model("base"), self.config.engine, self.tokenizer)
+        """The engine of the base model, which stays where it is."""
+        return Engine(self.model(BASE), self.engine_config, self.tokenizer)
+
+    @functools.cached_property
+    def rota(self) -> Rota:
+        """The base model and the further ones, by turns; empty if there are no further ones."""
+        names = [BASE, *self.config.models] if self.config.models else []
+        longest = self.config.engine.length_classes[-1]
+        return Rota(
+            {name: functools.partial(self._open_engine, name) for name in names},
+            dict.fromkeys(names, longest),
+            self.config.models_at_once,
+            self.progress.say,
+        )
+
+    def _open_engine(self, name: str) -> Engine:
+        if name == BASE:
+            return Engine(self.model(BASE), self.engine_config, self.tokenizer)
+        source = find(self.config.models[name].checkpoint)
+        opened = open_model(source, self.mesh, self.config.sharding)
+        tokenizer = self.voices[name].tokenizer
+        tokenizer.check_fits(opened.model.config.vocab_size, source.folder)
+        return Engine(opened.model, self.engine_config, tokenizer)
 
     def close(self) -> None:
         """Free the engines, and end all talk with servers."""
         if "remotes" in self.__dict__:
             self.remotes.close()
+        if "rota" in self.__dict__:
+            self.rota.close()
         self._student = None
         self.__dict__.pop("base_engine", None)
         gc.collect()
@@ -300,10 +378,14 @@ class Session:
         engine = {name: c["engine"][name] for name in ("cache", "weights")}
         if set(engine.values()) != {"model"}:
             sample["engine"] = engine
-        if self.config.remotes:
-            remotes = sorted(self._players() - {BASE})
-            sample["policy"] = self.config.policy
-            sample["remotes"] = {name: self.model_id(name) for name in remotes}
+        others = sorted(self._players() - {BASE})
+        for kind in ("remotes", "models"):
+            if named := [name for name in others if name in getattr(self.config, kind)]:
+                sample["policy"] = self.config.policy
+                sample[kind] = {name: self.model_id(name) for name in named}
+        for name in ("chat", "chat_variables"):
+            if name in c:
+                sample[name] = c[name]
         synthesize = sample | {
             "synthesis": c["synthesis"],
             "students": c["students"],

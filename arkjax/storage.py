@@ -187,7 +187,16 @@ def added(default: Any) -> Any:
     So what could be described before the field was there keeps its content hash, and what was made
     from it stays valid.
     """
-    return dataclasses.field(default=default, metadata={"added": True})
+    metadata = {"added": True}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _default(field: dataclasses.Field) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 def plain(value: Any) -> Any:
@@ -196,7 +205,7 @@ def plain(value: Any) -> Any:
         return {
             f.name: plain(getattr(value, f.name))
             for f in dataclasses.fields(value)
-            if not (f.metadata.get("added") and getattr(value, f.name) == f.default)
+            if not (f.metadata.get("added") and getattr(value, f.name) == _default(f))
         }
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}

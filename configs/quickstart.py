@@ -62,7 +62,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # Contexts: of bare prompts, and of transcripts.
     c.engine = ConfigDict()
-    c.engine.length_classes = (56, 216)
+    c.engine.length_classes = (56, 216, 512)
     c.engine.slots = 256
     c.engine.prefixes = 256
     c.engine.admit_rows = 64
@@ -84,8 +84,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.team = "debate:rounds=2,max_tokens=36"
     c.sample = ConfigDict()
     c.sample.problems = 1000  # few, seen often, teach three items at the expense of four
-    c.sample.single = "single:max_tokens=36"
-    c.sample.samples = "samples:max_tokens=36"
+    c.sample.single = "vanilla:max_tokens=36"
+    c.sample.samples = "self_consistency:max_tokens=36"
     c.sample.roles = "roles:max_tokens=36"
 
     c.synthesis = ConfigDict()

@@ -37,8 +37,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.team = "debate:rounds=2,max_tokens=30"
     c.sample.problems = 60
-    c.sample.single = "single:max_tokens=30"
-    c.sample.samples = "samples:max_tokens=30"
+    c.sample.single = "vanilla:max_tokens=30"
+    c.sample.samples = "self_consistency:max_tokens=30"
     c.sample.roles = "roles:max_tokens=30"
 
     c.teacher.row_length = 180

@@ -97,7 +97,7 @@ def test_a_config_that_is_not_there(refused, tmp_path):
 
 
 def test_an_engine_too_short_for_the_bare_prompt(refused, tmp_path):
-    arguments = ("--config.engine.length_classes=(40,)", "--config.team=single:max_tokens=20")
+    arguments = ("--config.engine.length_classes=(40,)", "--config.team=vanilla:max_tokens=20")
     code, line = refused("run", "--config", "tiny", "--workdir", tmp_path, *arguments)
     assert code == 3 and "holds 40" in line
 

@@ -375,12 +375,12 @@ def test_configs_that_cannot_be_meant():
         build(remote={"api_key": "sk-1"})
     with pytest.raises(ConfigError, match="config.remotes.base: this name is taken"):
         build(remotes={"base": {"url": "http://127.0.0.1:1/v1", "model": "m"}})
-    team, single = library.load("debate"), library.load("single")
+    team, single = library.load("debate"), library.load("vanilla")
     learned = build(policy="far", students=("student_da", "student_logit"))
-    with pytest.raises(ConfigError, match="student_logit is held to .* the remote 'far'"):
+    with pytest.raises(ConfigError, match="student_logit is held to .* and not 'far'"):
         learned.check_players(team, single)
     build(students=("student_logit",)).check_players(team, single)
-    named = library.load_config("single")
+    named = library.load_config("vanilla")
     named.agents[0]["model"] = "far"
     with pytest.raises(ConfigError, match="single: an agent of it names the model 'far'"):
         build().check_players(team, library.TeamSpec.from_config(named))

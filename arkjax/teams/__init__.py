@@ -1,6 +1,6 @@
 """Teams of agents: what they are, as data, and how they are played."""
 
-from arkjax.teams.library import debate, debate_judge, judge, load, roles, self_consistency, single
+from arkjax.teams.library import debate, debate_judge, judge, load, roles, self_consistency, vanilla
 from arkjax.teams.runner import play, play_as_finished
 from arkjax.teams.script import Cost, Debate
 from arkjax.teams.spec import TeamSpec
@@ -17,5 +17,5 @@ __all__ = [
     "play_as_finished",
     "roles",
     "self_consistency",
-    "single",
+    "vanilla",
 ]

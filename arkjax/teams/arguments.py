@@ -10,6 +10,8 @@ from arkjax.teams.fields import unknown_name
 def options(arg: str, **defaults: Any) -> SimpleNamespace:
     """The defaults, with those that `arg` names replaced by its numbers or texts.
 
+    A list is written "a+b+c".
+
     Raises:
       ConfigError: if `arg` names another option, or a value is not of the default's type.
     """
@@ -22,10 +24,11 @@ def options(arg: str, **defaults: Any) -> SimpleNamespace:
         try:
             if not equals:
                 raise ValueError
-            values[name] = kind(text)
+            values[name] = tuple(text.split("+")) if kind is tuple else kind(text)
         except ValueError:
+            shown = "+".join(defaults[name]) if kind is tuple else repr(defaults[name])
+            what = {int: "a whole number", tuple: "a list"}.get(kind, f"a {kind.__name__}")
             raise ConfigError(
-                f"argument {arg!r}: {name} must be written {name}={defaults[name]!r},"
-                f" with {'a whole number' if kind is int else f'a {kind.__name__}'}"
+                f"argument {arg!r}: {name} must be written {name}={shown}, with {what}"
             ) from None
     return SimpleNamespace(**values)

@@ -105,13 +105,11 @@ def _check_view(team: Team, stage: Stage, at: str) -> None:
             )
     heard = [team.stage(name) for name in view.stages] or team.stages
     fields = {field for stage in heard for field in stage.fields}
-    for place, field in (("show", view.show), ("pick_by", view.pick_by)):
-        if field and field not in SHOWS and field not in fields:
-            known = (*SHOWS, *fields) if place == "show" else fields
-            raise ConfigError(
-                f"{at}.{place} is {field!r}, but no stage's parser reads such a field; known: "
-                f"{', '.join(sorted(known)) or 'none'}"
-            )
+    if view.show not in SHOWS and view.show not in fields:
+        raise ConfigError(
+            f"{at}.show is {view.show!r}, but no stage's parser reads such a field; known: "
+            f"{', '.join(sorted((*SHOWS, *fields)))}"
+        )
 
 
 def _check_schedule(team: Team, path: str) -> None:
@@ -165,7 +163,9 @@ def _check_fields(team: Team, path: str) -> None:
         for j, field in enumerate(agent.role_from):
             asked.add(_check_field(team, field, f"{path}.agents[{i}].role_from[{j}]"))
     for i, stage in enumerate(team.stages):
-        asked |= {("", stage.view.show), ("", stage.view.pick_by)}
+        asked.add(("", stage.view.show))
+        if stage.view.pick_by:
+            asked.add(_check_field(team, stage.view.pick_by, f"{path}.stages[{i}].view.pick_by"))
         if isinstance(stage.speakers, Chosen):
             asked.add(_check_field(team, stage.speakers.by, f"{path}.stages[{i}].speakers.by"))
     stops = [(f"{path}.stop", team.stop)]

@@ -50,16 +50,16 @@ def load_config(name: str) -> Any:
     return module.get_config(arg)
 
 
-def single(temperature: float = 0.0, max_tokens: int | None = None) -> TeamSpec:
+def vanilla(temperature: float = 0.0, max_tokens: int | None = None) -> TeamSpec:
     """One agent, one call: by default the most probable answer."""
-    return _spec("single", None, temperature=temperature, max_tokens=max_tokens)
+    return _spec("vanilla", None, temperature=temperature, max_tokens=max_tokens)
 
 
 def self_consistency(
     n: int = 8, temperature: float | None = None, max_tokens: int | None = None
 ) -> TeamSpec:
     """`n` samples of one agent, which vote."""
-    return _spec("samples", None, n=n, temperature=temperature, max_tokens=max_tokens)
+    return _spec("self_consistency", None, n=n, temperature=temperature, max_tokens=max_tokens)
 
 
 def roles(

@@ -110,7 +110,8 @@ class View:
         stage's first play takes the first round's, and those after the last one take the last.
       pick: of the messages that could be seen `all`; the `best` one by the field `pick_by`; or the
         `next` best one each time that the stage is played.
-      pick_by: a parsed field that is a number.
+      pick_by: a field that is a number: its own, or as "stage.field" what was said of it there by
+        those who were shown it.
       anonymous: authors are called "agent 1", "agent 2", by their place in the team.
     """
 

@@ -38,7 +38,7 @@ def reduce(reducer: Reducer, voters: Sequence[str], said: Sequence[Call], equal:
         return Verdict(None)
     if reducer.kind in (*DECIDERS, "last"):
         return _last(reducer, voters, said)
-    ballots = last_round(voters, said)
+    ballots = last_round(voters, said, reducer.latest)
     if reducer.kind == "best":
         return _best(reducer, ballots, lambda call: weight(reducer, call))
     if reducer.kind == "approvals":
@@ -55,22 +55,28 @@ def reduce(reducer: Reducer, voters: Sequence[str], said: Sequence[Call], equal:
     return Verdict(winner[0].parsed[reducer.field], len(tied) > 1, share)
 
 
-def last_round(voters: Sequence[str], said: Sequence[Call]) -> list[Call]:
-    """What each voter said in the last round that it spoke in, voter by voter."""
+def last_round(voters: Sequence[str], said: Sequence[Call], latest: bool = False) -> list[Call]:
+    """What each voter said in the last round that it spoke in, voter by voter.
+
+    With `latest`, only of those who spoke in the last round in which any of them did.
+    """
     ballots: list[Call] = []
     for name in voters:
         own = [call for call in said if call.agent == name]
-        latest = max((call.round for call in own), default=0)
-        ballots += [call for call in own if call.round == latest]
+        last = max((call.round for call in own), default=0)
+        ballots += [call for call in own if call.round == last]
+    if latest and ballots:
+        last = max(call.round for call in ballots)
+        ballots = [call for call in ballots if call.round == last]
     return ballots
 
 
-def agreement(field: str, voters: Sequence[str], said: Sequence[Call], equal: Equal) -> float:
+def agreement(reducer: Reducer, voters: Sequence[str], said: Sequence[Call], equal: Equal) -> float:
     """The largest share of the voters' last messages that state one answer; silence dissents."""
-    ballots = last_round(voters, said)
+    ballots = last_round(voters, said, reducer.latest)
     if not ballots:
         return 0.0
-    return max(map(len, _group(field, ballots, equal)), default=0) / len(ballots)
+    return max(map(len, _group(reducer.field, ballots, equal)), default=0) / len(ballots)
 
 
 def unchanged(

@@ -30,29 +30,38 @@ class Condition:
     Attributes:
       field: "stage.field", or "field" of any stage; the latest that has been said counts.
       equals: the text that it must be; capitals and the space around it do not count.
-      at_least: the number that it must reach; used where `equals` is empty.
+      at_least: the number that it must reach.
       share: of the speakers whose latest messages of that stage have to fulfil it; 0 asks the
         latest message alone.
+      missing: that the field could not be read in the latest message of its stage.
     """
 
     field: str
-    equals: str = ""
-    at_least: float = 0.0
-    share: float = 0.0
+    equals: str = added("")
+    at_least: float | None = added(None)
+    share: float = added(0.0)
+    missing: bool = added(False)
 
     @classmethod
     def read(cls, data: Any, path: str) -> "Condition":
         """A condition from its config. Raises ConfigError."""
         f = Fields(data, path, names_of(cls))
-        given = [name for name in ("equals", "at_least") if f.raw(name, "") != ""]
         condition = cls(
             field=f.text("field"),
             equals=f.text("equals", ""),
-            at_least=f.number("at_least", 0.0, low=float("-inf"), kind=float),
+            at_least=(
+                None
+                if f.raw("at_least", None) is None
+                else f.number("at_least", low=float("-inf"), kind=float)
+            ),
             share=f.number("share", 0.0, low=0, kind=float),
+            missing=f.flag("missing", False),
         )
-        if not given:
-            raise ConfigError(f"{path}: say what the field must be, by equals or at_least")
+        given = (condition.equals != "", condition.at_least is not None, condition.missing)
+        if sum(given) != 1:
+            raise ConfigError(
+                f"{path}: say what the field must be, by one of equals, at_least and missing"
+            )
         if condition.share > 1:
             raise ConfigError(f"{f.at('share')} is {condition.share}: it is a share, at most 1")
         return condition
@@ -166,6 +175,7 @@ class Reducer:
       tie: which of the answers with equally many votes wins. `first`: the one stated first in
         the team's order; `lowest`: the smallest number, or the first in the alphabet where not all
         are numbers; `plurality_then_first`: the one stated most often over all rounds, then first.
+      latest: only those vote who spoke in the latest round in which any voter did.
       scale: (at least, becomes) pairs that replace a weight by that of the highest bound it
         reaches; what reaches none weighs 0.
     """
@@ -177,6 +187,7 @@ class Reducer:
     voters: Selector = "all"
     tie: str = "first"
     scale: tuple[tuple[float, float], ...] = added(())
+    latest: bool = added(False)
 
     @classmethod
     def read(cls, data: Any, path: str) -> "Reducer":
@@ -190,6 +201,7 @@ class Reducer:
             voters=f.selector("voters"),
             tie=f.choice("tie", TIES, "first"),
             scale=tuple(_read_pair(item, at) for at, item in f.items("scale", ())),
+            latest=f.flag("latest", False),
         )
         if reducer.kind in DECIDERS and not reducer.agent:
             raise ConfigError(f"{f.at('agent')} is missing: name the agent that decides")

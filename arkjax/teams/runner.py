@@ -22,7 +22,7 @@ from arkjax.teams.plans import Plan, Setting, ToolPlan, Voice
 from arkjax.teams.prompts import Chat, Tokenizer
 from arkjax.teams.script import Debate, Script, script
 from arkjax.teams.spec import TeamSpec
-from arkjax.tools.protocol import ToolResult
+from arkjax.tools.protocol import Tool, ToolResult
 from arkjax.tools.registry import make_tools
 from arkjax.trajectories.schema import Call
 from arkjax.trajectories.store import CallStore
@@ -134,7 +134,7 @@ def play_as_finished(
     if not isinstance(chat, Mapping):
         chat = dict.fromkeys(spec.models, Voice(chat, tokenizer))
     voices = {name: chat[name] for name in spec.models}
-    tools = make_tools({tool.name: dict(tool.options) for tool in spec.tools})
+    tools = team_tools(spec)
     check_context(
         spec,
         problems,
@@ -146,6 +146,17 @@ def play_as_finished(
     setting = Setting(spec, voices, grader, seed, identities, tools)
     play = _Play(setting, models, store, _sources(known))
     return play.run(problems, progress, max_active)
+
+
+def team_tools(spec: TeamSpec) -> dict[str, Tool]:
+    """The tools of a team, ready for use, by name.
+
+    Raises:
+      ConfigError: if there is no such tool or option.
+      DataError: if a file that one reads is missing or damaged.
+      IsolationError: if agents' programs cannot be isolated here.
+    """
+    return make_tools({tool.name: dict(tool.options) for tool in spec.tools})
 
 
 class _Play:

@@ -61,7 +61,7 @@ def reason_to_stop(
     if stop.tokens:
         set_.append(("tokens", lambda: stop.tokens <= talk.tokens))
     if stop.agree:
-        set_.append(("agree", lambda: stop.agree <= agreement(field, voters, said, equal)))
+        set_.append(("agree", lambda: stop.agree <= agreement(reducer, voters, said, equal)))
     if stop.unchanged:
         set_.append(("unchanged", lambda: unchanged(field, stop.unchanged, voters, said, equal)))
     for condition in stop.when:
@@ -77,6 +77,9 @@ def reason_to_stop(
 def holds(condition: Condition, talk: Talk) -> bool:
     """Whether a parsed field is what a condition asks."""
     stage, _, name = condition.field.rpartition(".")
+    if condition.missing:
+        last = next((c for c in reversed(talk.said) if stage in ("", c.stage)), None)
+        return last is not None and name not in last.parsed
     if not condition.share:
         value = talk.latest(condition.field)
         return value is not None and _fits(condition, value)
@@ -91,7 +94,7 @@ def holds(condition: Condition, talk: Talk) -> bool:
 
 
 def _fits(condition: Condition, value: str) -> bool:
-    if condition.equals:
+    if condition.at_least is None:
         return value.strip().casefold() == condition.equals.strip().casefold()
     try:
         return float(value) >= condition.at_least

@@ -11,14 +11,16 @@ from arkjax.teams.primitives import View
 class Message(Protocol):
     """What a view looks at: who spoke in which stage and round, which sample of it, what it said.
 
-    `parsed` are the fields that were read in it.
+    `parsed` are the fields that were read in it, `parents` the messages that its author had read.
     """
 
+    call_id: str
     agent: str
     stage: str
     round: int
     sample: int
     parsed: Mapping[str, str]
+    parents: Sequence[str]
 
 
 M = TypeVar("M", bound=Message)
@@ -160,7 +162,15 @@ def visible(
     if view.pick == "all" or not shown:
         return shown
     # The best first; what is no number comes last, and equals stay in the transcript's order.
-    ranked = sorted(shown, key=lambda message: -_number(message.parsed.get(view.pick_by)))
+    stage, _, field = view.pick_by.rpartition(".")
+    values = {}
+    if stage:
+        for message in messages:
+            if message.stage == stage and field in message.parsed:
+                values |= dict.fromkeys(message.parents, message.parsed[field])
+    else:
+        values = {message.call_id: message.parsed.get(field) for message in shown}
+    ranked = sorted(shown, key=lambda message: -_number(values.get(message.call_id)))
     return [ranked[min(turn if view.pick == "next" else 0, len(ranked) - 1)]]
 
 

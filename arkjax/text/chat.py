@@ -6,10 +6,11 @@ after which an agent speaks. Everything before that header is the same for all w
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from arkjax.errors import DataError
-from arkjax.text.templates import ChatTemplate
+from arkjax.text.files import has_chat_template
+from arkjax.text.templates import ChatTemplate, load_chat_template
 from arkjax.text.tokenizer import Tokenizer
 
 BARE = "answer"
@@ -158,6 +159,35 @@ class TemplateChat:
 
 
 Chat = PlainChat | TemplateChat
+ChatKind = Literal["auto", "bylines", "plain", "template"]
+
+
+def make_chat(
+    tokenizer: Tokenizer,
+    kind: ChatKind = "auto",
+    variables: Mapping[str, Any] = {},
+    *,
+    bylines: bool = False,
+) -> Chat:
+    """The chat of a model.
+
+    Args:
+      tokenizer: the model's; its folder may hold a chat template.
+      kind: "bylines", "plain" or "template"; "auto" takes the template where there is one.
+      variables: for the template.
+      bylines: what "auto" takes without a template: bylines alone, or else plain text.
+
+    Raises:
+      DataError: if there is no template where one is asked for, or it cannot hold a transcript.
+    """
+    folder = tokenizer.path if tokenizer.path.is_dir() else tokenizer.path.parent
+    if kind == "auto":
+        kind = "bylines" if bylines else "plain"
+        if has_chat_template(folder):
+            kind = "template"
+    if kind == "template":
+        return TemplateChat(tokenizer, load_chat_template(folder), variables)
+    return BylineChat(tokenizer) if kind == "bylines" else PlainChat(tokenizer)
 
 
 def _cut(

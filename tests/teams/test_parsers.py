@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from arkjax.teams.parsers import PARSERS, last_boxed, last_choice, last_number, parse
+from arkjax.teams.parsers import PARSERS, fields_of, last_boxed, last_choice, last_number, parse
 
 pytestmark = pytest.mark.fast
 
@@ -124,6 +124,9 @@ def test_hostile_texts_take_bounded_time(kind, text):
 )
 @example("\\boxed{A", "choice")
 def test_no_text_makes_a_parser_raise(text, kind):
-    fields = parse(kind, text, pattern=PATTERN, extract=lambda text: None)
-    assert set(fields) <= {"answer"}
+    fields = parse(
+        kind, text, pattern=PATTERN, extract=lambda text: None, keys=["x"], names=["a", "is"]
+    )
+    assert set(fields) <= set(fields_of(kind, PATTERN, ["x"]))
+    assert all(isinstance(value, str) for value in fields.values())
     assert all(isinstance(value, str) for value in fields.values())

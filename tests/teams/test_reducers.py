@@ -94,9 +94,9 @@ def test_last_and_all():
 
 
 def test_agreement_counts_silence_as_dissent():
-    assert agreement("answer", VOTERS, said("a0=1", "b0=1", "c0=2", "d0"), equal) == 0.5
-    assert agreement("answer", VOTERS, said("a0=1", "b0=1.0"), equal) == 1.0
-    assert agreement("answer", VOTERS, [], equal) == 0.0
+    assert agreement(Reducer(), VOTERS, said("a0=1", "b0=1", "c0=2", "d0"), equal) == 0.5
+    assert agreement(Reducer(), VOTERS, said("a0=1", "b0=1.0"), equal) == 1.0
+    assert agreement(Reducer(), VOTERS, [], equal) == 0.0
 
 
 def test_unchanged_needs_a_history():

@@ -211,7 +211,7 @@ def test_agents_may_be_played_by_different_models(world):
 
 def test_problems_must_differ(world):
     with pytest.raises(DataError, match="two problems have the id 'p0'"):
-        world.play(teams.single(), world.problems(1) * 2, world.Model())
+        world.play(teams.vanilla(), world.problems(1) * 2, world.Model())
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_failed_parses_are_repeated_and_all_attempts_recorded(world):
 
 @pytest.mark.parametrize(("how", "answer"), [("keep", None), ("default", "4")])
 def test_failed_parses_are_kept_or_replaced(world, how, answer):
-    spec = teams.single()
+    spec = teams.vanilla()
     stage = dataclasses.replace(spec.stages[0], on_parse_failure=how, default="4")
     team = dataclasses.replace(spec, stages=(stage,))
     (debate,) = world.play(team, world.problems(1), world.Model(say=lambda request, draw: "hm"))

@@ -196,8 +196,8 @@ def test_named_groups_are_the_fields_of_a_pattern():
 @pytest.mark.parametrize(
     ("name", "calls"),
     [
-        ("single", 1),
-        ("samples:n=5", 5),
+        ("vanilla", 1),
+        ("self_consistency:n=5", 5),
         ("roles:n=3", 12),
         ("debate:rounds=3", 12),
         ("debate:rounds=1", 4),
@@ -213,8 +213,8 @@ def test_shipped_teams_and_their_options(name, calls):
 
 
 def test_constructors_are_the_shipped_teams():
-    assert teams.single() == teams.load("single")
-    assert teams.self_consistency(5) == teams.load("samples:n=5")
+    assert teams.vanilla() == teams.load("vanilla")
+    assert teams.self_consistency(5) == teams.load("self_consistency:n=5")
     assert teams.roles(n=2) == teams.load("roles:n=2")
     assert teams.debate(rounds=3, temperature=1.0) == teams.load("debate:rounds=3,temperature=1.0")
     assert teams.judge() == teams.load("judge")

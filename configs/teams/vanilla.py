@@ -12,7 +12,7 @@ def get_config(arg: str = "") -> ConfigDict:
     o = options(arg, temperature=0.0, max_tokens=64)
     return ConfigDict(
         {
-            "name": "single",
+            "name": "vanilla",
             "agents": [
                 {
                     "id": "answer",

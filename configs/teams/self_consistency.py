@@ -12,7 +12,7 @@ def get_config(arg: str = "") -> ConfigDict:
     o = options(arg, n=8, temperature=0.7, max_tokens=64)
     return ConfigDict(
         {
-            "name": "samples",
+            "name": "self_consistency",
             "agents": [
                 {
                     "id": "answer",
