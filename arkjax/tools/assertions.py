@@ -15,6 +15,7 @@ from typing import Any
 
 from arkjax.tools.protocol import scrubbed
 from arkjax.tools.python_runner import Limits, Outcome, run_python
+from arkjax.tools.wire import GONE
 
 _WIRE, _REFEREE = (Path(__file__).with_name(name) for name in ("wire.py", "referee.py"))
 # Locked in, a program finds no package: it is given the one module that it imports.
@@ -126,7 +127,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _short(text: str) -> str:
-    text = text.strip("\n")
+    text = text.strip("\n").rstrip()
     text = text if len(text) <= _LONGEST else text[:_LONGEST] + " ..."
     return "\n" + text if "\n" in text else text or "(nothing)"
 
@@ -154,16 +155,16 @@ def _assertions(
         return []
     asked = {"setup": list(setup), "tests": list(tests), "entry_point": entry_point}
     player, found = _play({"code": code}, asked, limits)
+    too_much = why(player) if player.status in ("time", "output", "files") else ""
     if not isinstance(found, dict):
-        return [why(player) if player.status != "ok" else _UNREADABLE] * len(tests)
+        return [too_much or _UNREADABLE] * len(tests)
     if "loaded" in found:
-        unfinished = player.status in ("time", "output", "files")
-        return [why(player) if unfinished else scrubbed(str(found["loaded"]).strip())] * len(tests)
+        return [too_much or scrubbed(str(found["loaded"])).strip()] * len(tests)
     if "setup" in found:
         return [f"error in the preparation of the tests: {found['setup']}"] * len(tests)
     results = found["results"]
     return [
-        "" if result["passed"] is True else f"{_short(test)}\n{_complaint(test, result, player)}"
+        "" if result["passed"] is True else f"{_short(test)}\n{_complaint(test, result, too_much)}"
         for test, result in zip(tests, results, strict=True)
     ]
 
@@ -171,11 +172,12 @@ def _assertions(
 _UNREADABLE = "error: the code ended, or gave what cannot be read, while it was tested"
 
 
-def _complaint(test: str, result: Mapping[str, Any], player: Outcome) -> str:
-    """What a failed assertion says."""
+def _complaint(test: str, result: Mapping[str, Any], too_much: str) -> str:
+    """What a failed assertion says; `too_much` is why the code was ended, if it was."""
     if "error" in result:
-        ended = player.status in ("time", "output", "files") and "ended" in result["error"]
-        return why(player) if ended else scrubbed(result["error"]).strip()
+        return (
+            too_much if too_much and GONE in result["error"] else scrubbed(result["error"]).strip()
+        )
     if len(sides := [scrubbed(side) for side in result["sides"]]) == 2:
         compared, constant_first = _comparison(test)
         if compared != "==":

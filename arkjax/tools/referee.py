@@ -302,7 +302,7 @@ class _Noting(ast.NodeTransformer):
 def judge(wire, setup, tests, entry_point):
     """Results of the tests, each with `passed` and what there is to say about a failure."""
     referee = Referee(wire)
-    wanted = mentioned([*setup, *tests])
+    wanted = mentioned([*setup, *tests]) | ({entry_point} if entry_point else set())
     try:
         with contextlib.suppress(CodeError):
             wire.send({"wanted": sorted(wanted)})
@@ -310,7 +310,7 @@ def judge(wire, setup, tests, entry_point):
         if "raised" in loaded:
             return {"loaded": str(loaded["trace"])}
         names = referee.names(loaded["names"], wanted, entry_point)
-    except (CodeError, AttributeError):
+    except Exception:  # What the player says may be anything.
         return {"loaded": "the code ended before it could be tested"}
     names["__name__"] = "test"
     if entry_point and entry_point in names:
