@@ -29,6 +29,7 @@ exec(compile({referee!r}, "referee.py", "exec"), {{"__name__": "__main__"}})
 # How much longer than the code the tests may take: they wait for it, and then have to report.
 _GRACE = 5.0
 _LONGEST = 400
+_TOO_LONG, _NOT_RUN = "error: it took too long", "it was not run"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,8 @@ def run_tests(
       setup: Python that comes before the assertions.
       entry_point: the function or class that the assertions are about, if that is known. Where its
         name is that of a function of Python's own, it is the code's that is tested.
-      limits: of the code; all assertions share them, each input has its own.
+      limits: of the code; all assertions share them, each input has its own. After an input on
+        which the code took too long the others are not run, and count as failed.
 
     Raises:
       DamagedTests: if a test is of neither form.
@@ -74,9 +76,16 @@ def run_tests(
             strict=True,
         )
     )
-    passed, failure = [], ""
+    passed, failure, slow = [], "", False
     for i, test in enumerate(tests):
-        complaint = found[i] if i in found else _input_output(code, test, limits)
+        if i in found:
+            complaint = found[i]
+        elif slow:
+            complaint = _NOT_RUN
+        else:
+            complaint = _input_output(code, test, limits)
+            # What never ends on one input would take its time on each of a hundred.
+            slow = _TOO_LONG in complaint
         passed.append(not complaint)
         failure = failure or complaint
     return Verdict(tuple(passed), failure)
@@ -135,7 +144,7 @@ def _short(text: str) -> str:
 def why(outcome: Outcome) -> str:
     """Why a program did not end well: its last words or the limit that it met."""
     if outcome.status == "time":
-        return "error: it took too long"
+        return _TOO_LONG
     if outcome.status == "output":
         return "error: it wrote too much"
     if outcome.status == "files":
@@ -162,11 +171,13 @@ def _assertions(
         return [too_much or scrubbed(str(found["loaded"])).strip()] * len(tests)
     if "setup" in found:
         return [f"error in the preparation of the tests: {found['setup']}"] * len(tests)
-    results = found["results"]
-    return [
-        "" if result["passed"] is True else f"{_short(test)}\n{_complaint(test, result, too_much)}"
-        for test, result in zip(tests, results, strict=True)
-    ]
+    complaints = []
+    for test, result in zip(tests, found["results"], strict=True):
+        if isinstance(result, bool):
+            complaints.append("" if result else "it failed, too")
+        else:
+            complaints.append(f"{_short(test)}\n{_complaint(test, result, too_much)}")
+    return complaints
 
 
 _UNREADABLE = "error: the code ended, or gave what cannot be read, while it was tested"

@@ -159,6 +159,22 @@ def test_inputs_and_outputs():
 
 
 @isolated
+def test_what_never_ends_is_tried_once():
+    tests = [{"stdin": str(i), "stdout": str(i)} for i in range(3)]
+    code = "n = int(input())\nwhile n == 1: pass\nprint(n)"
+    result = TestsTool(CodeOptions(seconds=1)).run(code, problem(tests))
+    assert result.text == "1 of 3 tests passed\ntest 2 failed: input: 1\nerror: it took too long"
+
+
+@isolated
+def test_many_failures_are_counted_and_the_first_is_told():
+    result = check("def f(x): return x % 7", *[f"assert f({i}) == {i}" for i in range(3000)])
+    assert result.text == (
+        "7 of 3000 tests passed\ntest 8 failed: assert f(7) == 7\nexpected: 7\ngot: 0"
+    )
+
+
+@isolated
 def test_without_tests_the_code_is_run():
     result = check("print(3)")
     assert (result.fields["passed"], result.fields["n_tests"]) == ("yes", "0")
@@ -224,6 +240,14 @@ def test_without_tests_the_code_is_run():
             ["assert f(y) == 5"],
             {"test_setup": "import math\ny = math.floor(5.5)"},
         ),
+        ("import functools\nf = functools.partial(pow, 2)", ["assert f(3) == 8"], {}),
+        ("import fractions\nf = fractions.Fraction(1, 2)", ["assert f * 2 == 1"], {}),
+        (
+            "import operator\nf = operator.add\ng = operator.itemgetter(1)",
+            ["assert f(1, 2) == 3 and g('ab') == 'b'"],
+            {},
+        ),
+        ("from random import randint as f", ["assert f(3, 3) == 3"], {}),
         ("def f(x): return x", ["assert f(z) == 1"], {"test_setup": ["y = 1", "z = y"]}),
         ("big = list(range(10 ** 6))\ndef f(i): return big[i]", ["assert f(999) == 999"], {}),
     ],
