@@ -15,6 +15,7 @@ from typing import Any
 
 from arkjax.tools.protocol import scrubbed
 from arkjax.tools.python_runner import Limits, Outcome, run_python
+from arkjax.tools.wire import GONE
 
 _WIRE, _REFEREE = (Path(__file__).with_name(name) for name in ("wire.py", "referee.py"))
 # Locked in, a program finds no package: it is given the one module that it imports.
@@ -28,6 +29,7 @@ exec(compile({referee!r}, "referee.py", "exec"), {{"__name__": "__main__"}})
 # How much longer than the code the tests may take: they wait for it, and then have to report.
 _GRACE = 5.0
 _LONGEST = 400
+_TOO_LONG, _NOT_RUN = "error: it took too long", "it was not run"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,8 @@ def run_tests(
       setup: Python that comes before the assertions.
       entry_point: the function or class that the assertions are about, if that is known. Where its
         name is that of a function of Python's own, it is the code's that is tested.
-      limits: of the code; all assertions share them, each input has its own.
+      limits: of the code; all assertions share them, each input has its own. After an input on
+        which the code took too long the others are not run, and count as failed.
 
     Raises:
       DamagedTests: if a test is of neither form.
@@ -73,9 +76,16 @@ def run_tests(
             strict=True,
         )
     )
-    passed, failure = [], ""
+    passed, failure, slow = [], "", False
     for i, test in enumerate(tests):
-        complaint = found[i] if i in found else _input_output(code, test, limits)
+        if i in found:
+            complaint = found[i]
+        elif slow:
+            complaint = _NOT_RUN
+        else:
+            complaint = _input_output(code, test, limits)
+            # What never ends on one input would take its time on each of a hundred.
+            slow = _TOO_LONG in complaint
         passed.append(not complaint)
         failure = failure or complaint
     return Verdict(tuple(passed), failure)
@@ -126,7 +136,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _short(text: str) -> str:
-    text = text.strip("\n")
+    text = text.strip("\n").rstrip()
     text = text if len(text) <= _LONGEST else text[:_LONGEST] + " ..."
     return "\n" + text if "\n" in text else text or "(nothing)"
 
@@ -134,7 +144,7 @@ def _short(text: str) -> str:
 def why(outcome: Outcome) -> str:
     """Why a program did not end well: its last words or the limit that it met."""
     if outcome.status == "time":
-        return "error: it took too long"
+        return _TOO_LONG
     if outcome.status == "output":
         return "error: it wrote too much"
     if outcome.status == "files":
@@ -154,28 +164,31 @@ def _assertions(
         return []
     asked = {"setup": list(setup), "tests": list(tests), "entry_point": entry_point}
     player, found = _play({"code": code}, asked, limits)
+    too_much = why(player) if player.status in ("time", "output", "files") else ""
     if not isinstance(found, dict):
-        return [why(player) if player.status != "ok" else _UNREADABLE] * len(tests)
+        return [too_much or _UNREADABLE] * len(tests)
     if "loaded" in found:
-        unfinished = player.status in ("time", "output", "files")
-        return [why(player) if unfinished else scrubbed(str(found["loaded"]).strip())] * len(tests)
+        return [too_much or scrubbed(str(found["loaded"])).strip()] * len(tests)
     if "setup" in found:
         return [f"error in the preparation of the tests: {found['setup']}"] * len(tests)
-    results = found["results"]
-    return [
-        "" if result["passed"] is True else f"{_short(test)}\n{_complaint(test, result, player)}"
-        for test, result in zip(tests, results, strict=True)
-    ]
+    complaints = []
+    for test, result in zip(tests, found["results"], strict=True):
+        if isinstance(result, bool):
+            complaints.append("" if result else "it failed, too")
+        else:
+            complaints.append(f"{_short(test)}\n{_complaint(test, result, too_much)}")
+    return complaints
 
 
 _UNREADABLE = "error: the code ended, or gave what cannot be read, while it was tested"
 
 
-def _complaint(test: str, result: Mapping[str, Any], player: Outcome) -> str:
-    """What a failed assertion says."""
+def _complaint(test: str, result: Mapping[str, Any], too_much: str) -> str:
+    """What a failed assertion says; `too_much` is why the code was ended, if it was."""
     if "error" in result:
-        ended = player.status in ("time", "output", "files") and "ended" in result["error"]
-        return why(player) if ended else scrubbed(result["error"]).strip()
+        return (
+            too_much if too_much and GONE in result["error"] else scrubbed(result["error"]).strip()
+        )
     if len(sides := [scrubbed(side) for side in result["sides"]]) == 2:
         compared, constant_first = _comparison(test)
         if compared != "==":

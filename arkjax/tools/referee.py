@@ -41,9 +41,22 @@ def _describe(value):
     """How the referee may find a thing that the code has by name."""
     if isinstance(value, types.ModuleType):
         return {"module": value.__name__}
-    # Modules in C have an underscore before their names.
+    place = _place(value)
+    return {"library": place} if place and _of_library(*place) is value else {}
+
+
+def _place(value):
+    """Module and name of a thing as it says itself; modules in C begin with an underscore."""
     module = str(getattr(value, "__module__", "")).lstrip("_")
-    return {"library": [module, str(getattr(value, "__name__", ""))]} if module in LIBRARY else {}
+    return [module, str(getattr(value, "__name__", ""))] if module in LIBRARY else None
+
+
+def _of_library(module, name):
+    """A function or class of the library's: the module's own, and public; else None."""
+    if module not in LIBRARY or name.startswith("_"):
+        return None
+    value = getattr(importlib.import_module(module), name, None)
+    return value if str(getattr(value, "__module__", "")).lstrip("_") == module else None
 
 
 _ORDER = "lt le gt ge add sub mul truediv floordiv mod or_ and_ xor".split()
@@ -250,20 +263,12 @@ class Referee:
                 continue
             if what.get("module") in sys.stdlib_module_names and name != entry_point:
                 found[name] = importlib.import_module(what["module"])
-            elif "library" in what and name != entry_point:
-                found[name] = _of_library(*what["library"])
-            else:
-                found[name] = decode(what["value"], self.resolve)
+                continue
+            known = _of_library(*what["library"]) if "library" in what else None
+            if known is None or name == entry_point:
+                known = decode(what["value"], self.resolve)
+            found[name] = known
         return found
-
-
-def _of_library(module, name):
-    """A function or class of the library's, by what the code says it is."""
-    value = getattr(importlib.import_module(module), name) if module in LIBRARY else None
-    # A module's own, and public: not what it has imported itself.
-    if name.startswith("_") or str(getattr(value, "__module__", "")).lstrip("_") != module:
-        raise CodeError("the code gave back what is no value")
-    return value
 
 
 def _replace(value, other):
@@ -302,7 +307,7 @@ class _Noting(ast.NodeTransformer):
 def judge(wire, setup, tests, entry_point):
     """Results of the tests, each with `passed` and what there is to say about a failure."""
     referee = Referee(wire)
-    wanted = mentioned([*setup, *tests])
+    wanted = mentioned([*setup, *tests]) | ({entry_point} if entry_point else set())
     try:
         with contextlib.suppress(CodeError):
             wire.send({"wanted": sorted(wanted)})
@@ -310,7 +315,7 @@ def judge(wire, setup, tests, entry_point):
         if "raised" in loaded:
             return {"loaded": str(loaded["trace"])}
         names = referee.names(loaded["names"], wanted, entry_point)
-    except (CodeError, AttributeError):
+    except Exception:  # What the player says may be anything.
         return {"loaded": "the code ended before it could be tested"}
     names["__name__"] = "test"
     if entry_point and entry_point in names:
@@ -320,7 +325,10 @@ def judge(wire, setup, tests, entry_point):
             exec(compile(text, "test_setup", "exec"), names)
         except Exception as error:
             return {"setup": "".join(traceback.format_exception_only(error))}
-    return {"results": [_test(referee, text, names) for text in tests]}
+    results = [_test(referee, text, names) for text in tests]
+    # Only the first failure is told, so that a verdict is short however many there are.
+    failures = [i for i, result in enumerate(results) if not result["passed"]]
+    return {"results": [r if i in failures[:1] else r["passed"] for i, r in enumerate(results)]}
 
 
 def _test(referee, text, names):

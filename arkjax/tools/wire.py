@@ -14,7 +14,7 @@ MAX_MESSAGE = 2**22
 """Most bytes of a message."""
 MAX_DEPTH = 60
 """How deep containers may be nested that are copied."""
-_GONE = "the code ended while it was tested, or took too long"
+GONE = "the code ended while it was tested, or took too long"
 
 
 class CodeError(Exception):
@@ -90,7 +90,7 @@ class Wire:
             self.writing.write(line)
             self.writing.flush()
         except OSError:
-            raise CodeError(_GONE) from None
+            raise CodeError(GONE) from None
 
     def receive(self):
         """The next message. Raises CodeError at the end of the stream or if it is no message."""
@@ -100,5 +100,5 @@ class Wire:
         except (OSError, ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):
-            raise CodeError(_GONE)
+            raise CodeError(GONE)
         return message

@@ -266,6 +266,35 @@ def test_programs_run_side_by_side():
     assert [int(outcome.stdout) for outcome in outcomes] == [i * i for i in range(32)]
 
 
+def test_pipes_that_are_handed_over_are_open_inside_and_closed_here():
+    reading, theirs = os.pipe()
+    outcome = run_python(f"import os; os.write({theirs}, b'through')", descriptors=[theirs])
+    assert outcome.status == "ok", outcome
+    # The end of the stream comes only if nobody else holds the other end.
+    assert os.read(reading, 100) == b"through" and os.read(reading, 100) == b""
+    os.close(reading)
+    with pytest.raises(OSError):
+        os.fstat(theirs)
+
+
+def test_pipes_are_closed_where_nothing_can_be_run(monkeypatch, tmp_path):
+    reading, theirs = os.pipe()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(IsolationError, match="No such file"):
+        run_python("", descriptors=[theirs])
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+
+
+def test_the_same_program_writes_the_same():
+    source = (
+        "import os; print(os.getcwd(), {'a', 'b', 'c', 'd'}, hash('a')); open('/' + os.getcwd())"
+    )
+    first = run(source)
+    assert first.stdout.startswith(". {") and "arkjax-python-" not in first.stderr
+    assert all(run(source).stdout == first.stdout for _ in range(3))
+
+
 def test_nothing_is_left_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     run("import os; os.makedirs('a/b'); open('a/b/c', 'w').write('x'); os.chmod('a', 0)")
