@@ -48,7 +48,7 @@ WORKLOADS = {"ragged": "", "sorted": "sorted_", "fixed": "fixed_"}
 _LOGPROB_TOLERANCE = 1e-3
 
 
-def start(name: str, python: Path | str, folder: Path) -> Process:
+def start(name: str, python: Path | str, folder: Path, bench: str = "sampling") -> Process:
     """A process for ArkJAX or a peer: the CPU only, nothing from a hub, nothing compiled before."""
     environment = {
         key: value
@@ -56,7 +56,7 @@ def start(name: str, python: Path | str, folder: Path) -> Process:
         if key != "JAX_COMPILATION_CACHE_DIR" and (name == "arkjax" or key != "PYTHONPATH")
     }
     environment |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-    return Process(name, [python, HERE / "peers" / f"sampling_{name}.py", folder], environment)
+    return Process(name, [python, HERE / "peers" / f"{bench}_{name}.py", folder], environment)
 
 
 def measure(processes: dict[str, Process], workload: str, label: str) -> dict[str, dict]:
