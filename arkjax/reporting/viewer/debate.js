@@ -14,11 +14,12 @@ const ALONE = {
 };
 
 class Transcript {
-  constructor(box, scale) {
+  constructor(box, scale, ways) {
     this.box = box;
     this.scale = scale;
     this.messages = [];
     this.tinted = false;
+    this.ways = ways;
     this.box.addEventListener("mouseover", (event) => this.point(event.target));
     this.box.addEventListener("focusin", (event) => this.point(event.target));
     this.box.addEventListener("mouseleave", () => this.relate(this.focused()));
@@ -59,6 +60,7 @@ class Transcript {
     else if (facts.answered) verdict = "The team has no answer";
     const gold = row.gold === null ? "" : `the right answer is ${plain(row.gold)}`;
     return make("header", "opening", [
+      this.ways,
       make("p", "kicker", plain(where.join(" · "))),
       make("pre", "question", plain(question) || "The question is not recorded.", { dir: "auto" }),
       make("h2", "verdict", [
@@ -184,11 +186,16 @@ class Transcript {
     }
     if (!call.parse_ok && !call.action) parts.push(make("span", "badge bad", "could not be read"));
     const turn = this.turns.get(i);
+    const credit = { ...call.credit };
     if (turn) {
       const words = turn.sources.length ? KINDS[turn.kind] : ALONE[turn.kind];
-      if (words) parts.push(make("span", `turn ${turn.kind}`, [words, ...turn.sources.map((s) => this.link(s))]));
+      if (words) delete credit.own;
+      if (words) {
+        const sources = turn.sources.map((source) => this.link(source));
+        parts.push(make("span", `turn ${turn.kind}`, [words, ...sources]));
+      }
     }
-    return make("header", "", [...parts, ...credits(call.credit)]);
+    return make("header", "", [...parts, ...credits(credit)]);
   }
 
   /** A button that goes to another message. */
@@ -221,7 +228,7 @@ class Transcript {
     if (call.logprobs.length) {
       const known = call.logprobs.filter((step) => step !== null);
       const sum = known.reduce((a, b) => a + b, 0) / this.scale;
-      short.push(`log-probability ${digits(sum, 2)}`);
+      short.push(`log p ${digits(sum, 2)}`);
     }
     const details = make("details", "soft", make("summary", "", short.join(" · ")));
     details.addEventListener("toggle", () => {

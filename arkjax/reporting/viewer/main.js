@@ -20,7 +20,16 @@
   byId("notes").replaceChildren(...facts.notes.map((note) => make("p", "soft", plain(note))));
 
   const plays = facts.groups.map((group) => new Play(group));
-  const transcript = new Transcript(byId("debate"), facts.scale);
+  const ways = make("nav", "ways", [
+    ["← All debates", () => back()],
+    ["Previous", () => list.move(-1)],
+    ["Next", () => list.move(1)],
+  ].map(([text, go]) => {
+    const button = make("button", "", text, { type: "button" });
+    button.addEventListener("click", go);
+    return button;
+  }), { "aria-label": "Debates" });
+  const transcript = new Transcript(byId("debate"), facts.scale, ways);
   const seeds = [...new Set(plays.map((play) => play.facts.seed))];
   const input = Object.fromEntries(
     ["search", "right", "domain", "part", "order", "corrected", "misled"].map((name) => [name, byId(name)]));

@@ -33,8 +33,8 @@ class Pieces:
           pieces of the second are what the text leaves out, such as the end token by its name. None
           if the ids do not spell the text.
         """
-        for pieces in (self._remembered(call.gen_ids), self._decoded(call.gen_ids)):
-            found = _fit(pieces, call.text)
+        for split in (self._remembered, self._decoded):
+            found = _fit(split(call.gen_ids), call.text)
             if found is not None:
                 inside, after = found
                 names = call.gen_ids[len(inside) :]

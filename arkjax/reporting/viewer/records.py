@@ -153,7 +153,7 @@ class Recorder:
                 for turn in moved.turns
             ],
             "agents": _agents(calls, agents, moved),
-            "cost": dataclasses.asdict(cost),
+            "cost": vars(cost),
         }
         return Record(row, (question, [call.text for call in calls]), figures)
 
@@ -230,7 +230,7 @@ def _message_credit(
 ) -> dict[str, Any]:
     if recorded is not None:
         return _short({name: recorded[name] for name in _CREDIT})
-    return _short(dataclasses.asdict(moved.messages[call.call_id]))
+    return _short(vars(moved.messages[call.call_id]))
 
 
 def _agents(
@@ -242,7 +242,7 @@ def _agents(
         if recorded is not None and name in recorded:
             found[name] = _short({key: recorded[name][key] for key in _AGENT_CREDIT})
         else:
-            found[name] = _short(dataclasses.asdict(moved.agents[name]))
+            found[name] = _short(vars(moved.agents[name]))
     return found
 
 
