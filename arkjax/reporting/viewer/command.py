@@ -25,9 +25,7 @@ def add_parser(commands: argparse._SubParsersAction, name: str) -> argparse.Argu
     parser.add_argument(
         "run", type=Path, metavar="RUN", help="a run directory, or a folder of calls-*.parquet"
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help=f"the page (default RUN/{PAGE})"
-    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"the page (default RUN/{PAGE})")
     parser.add_argument("--no-open", action="store_true", help="write the page, open no browser")
     parser.add_argument("--seed", type=int, help="only this one of the run's seeds")
     parser.add_argument(
@@ -68,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     size = made["bytes"] / 2**20
     progress.say(f"{made['debates']:,} debates, {made['calls']:,} calls, {size:,.1f} MiB")
     if made["bytes"] > _LARGE_BYTES:
-        progress.say("such a page may be too large for a browser: --limit N or --seed N shortens it")
+        progress.say("this may be too much for a browser: shorten it by --limit N or --seed N")
     print(path)
     if not arguments.no_open:
         sys.stdout.flush()

@@ -263,7 +263,8 @@
       } else if (event.key === "Enter" || event.key === "ArrowDown") {
         act = async () => { clearTimeout(typing); await refresh(); list.box.focus(); list.select(Math.max(0, list.selected)); };
       }
-    } else if (target.matches("select, input")) {
+    } else if (target.matches("select")) {
+      // Letters choose among its options.
       if (event.key === "Escape") act = back;
     } else {
       act = keys[event.key];

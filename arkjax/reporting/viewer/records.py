@@ -225,9 +225,7 @@ def _verdict(calls: Sequence[Call], answer: str, source: Source) -> bool | None:
     return None
 
 
-def _message_credit(
-    call: Call, recorded: Mapping[str, Any] | None, moved: Flips
-) -> dict[str, Any]:
+def _message_credit(call: Call, recorded: Mapping[str, Any] | None, moved: Flips) -> dict[str, Any]:
     if recorded is not None:
         return _short({name: recorded[name] for name in _CREDIT})
     return _short(vars(moved.messages[call.call_id]))

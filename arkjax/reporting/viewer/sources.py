@@ -131,9 +131,7 @@ def _of_seed(
     root: Path, folder: Path, seed: int, chosen: Tokenizer | None, notes: list[str]
 ) -> list[Source]:
     """The plays of one seed."""
-    stages = {
-        name: StageDirectory(folder / name, name, root) for name in ("sample", "evaluate")
-    }
+    stages = {name: StageDirectory(folder / name, name, root) for name in ("sample", "evaluate")}
     inputs = stages["evaluate"].made_from() or stages["sample"].made_from()
     tokenizer = chosen
     if tokenizer is None and (folder / _TOKENIZER).is_dir():

@@ -117,7 +117,8 @@ def _text(*names: str) -> str:
 def _policy(script: str, style: str) -> str:
     """No more than the page's own script and style, which are named by their hashes."""
     digests = [
-        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, style)
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for text in (script, style)
     ]
     return (
         f"default-src 'none'; script-src 'sha256-{digests[0]}'; style-src 'sha256-{digests[1]}'; "
