@@ -267,6 +267,9 @@ def test_filters_orders_and_plays(opened):
 def test_the_address_leads_to_a_debate(browser, run_page):
     browser.open(run_page, "#1/sample/train/team/p-2")
     browser.kicker("p-2")
+    browser.type("k")
+    browser.kicker("p-1")
+    browser.until("location.hash === '#1/sample/train/team/p-1'")
     browser.open(run_page, "#%/no/such/debate")
     browser.kicker("p-0")
     browser.check()
@@ -324,8 +327,20 @@ def test_nothing_could_run_even_if_it_were_markup(browser, run_page):
         " catch (error) { return error.name; } })()"
     )
     assert blocked == "TypeError"
-    browser.js("document.body.append(Object.assign(document.createElement('script'), {type: 'x'}))")
+    browser.js(
+        "(() => { const button = document.createElement('button'); document.body.append(button);"
+        " try { button.setAttribute('onclick', 'window.ran = 2'); } catch (error) {}"
+        " button.click(); })()"
+    )
     assert not browser.js("'ran' in window")
+
+
+def test_a_page_that_is_cut_off_says_so(browser, run_page, tmp_path):
+    whole = run_page.read_text()
+    (tmp_path / "cut.html").write_text(whole.replace('id="d1"', 'id="lost"'))
+    browser.open(run_page)
+    browser.driver.get((tmp_path / "cut.html").as_uri())
+    browser.until("document.getElementById('wait').textContent.includes('d1 is missing')")
 
 
 def test_actions_top_tokens_and_unread_answers(browser, tmp_path):

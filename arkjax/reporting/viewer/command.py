@@ -60,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     path = arguments.out or _default(arguments.run)
     if not path.parent.is_dir():
         raise StorageError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise StorageError(f"cannot write {path}: no permission to; give another place with --out")
     made = write_page(path, sources, limit=arguments.limit, progress=progress)
     for note in sources.notes:
         progress.say(note)

@@ -57,7 +57,7 @@ class Transcript {
     const where = [facts.split, facts.label, row.id, row.domain, row.part].filter(Boolean);
     let verdict = "What the team answered is not recorded.";
     if (row.answer !== null) verdict = `The team answers ${plain(row.answer)}`;
-    else if (facts.answered) verdict = "The team has no answer";
+    else if (row.known) verdict = "The team has no answer";
     const gold = row.gold === null ? "" : `the right answer is ${plain(row.gold)}`;
     return make("header", "opening", [
       this.ways,

@@ -13,6 +13,11 @@
     wait.className = "trouble";
     return;
   }
+  addEventListener("unhandledrejection", (event) => {
+    wait.hidden = false;
+    wait.textContent = `A part of the page cannot be read: ${event.reason?.message}`;
+    wait.className = "trouble";
+  });
   wait.hidden = true;
   byId("main").hidden = byId("choices").hidden = false;
   byId("name").textContent = plain(facts.name);

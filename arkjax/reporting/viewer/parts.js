@@ -66,8 +66,9 @@ class Play {
     if (kept) return kept;
     // Not by way of `words`: a search through everything must not push out what is being read.
     const words = await unpack(`d${this.facts.parts[part][1]}`);
-    const made = words.map(([question, texts]) =>
-      `${question}\n${texts.join("\n")}`.toLowerCase());
+    const ids = this.columns.id;
+    const made = words.map(([question, texts], i) =>
+      `${ids[this.starts[part] + i]}\n${question}\n${texts.join("\n")}`.toLowerCase());
     const size = made.reduce((sum, text) => sum + text.length, 0);
     if (this.kept + size <= SEARCH_MEMORY) {
       this.kept += size;

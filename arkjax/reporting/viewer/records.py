@@ -31,8 +31,8 @@ class Record:
     """One debate.
 
     Attributes:
-      row: its line in the list: `id, question, domain, part, gold, answer, right, calls, rounds,
-        tokens, corrected, misled, failures`.
+      row: its line in the list: `id, question, domain, part, gold, answer, right, known, calls,
+        rounds, tokens, corrected, misled, failures`.
       words: its question, and the text of every message.
       figures: all else.
     """
@@ -130,6 +130,7 @@ class Recorder:
             "gold": problem.answer if problem else None,
             "answer": answer,
             "right": right,
+            "known": problem_id in source.answers,
             "calls": cost.calls,
             "rounds": len({call.round for call in calls}),
             "tokens": cost.generated_tokens,

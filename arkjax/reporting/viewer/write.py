@@ -53,8 +53,8 @@ def write_page(
     """
     progress = progress or Progress(enabled=False)
     path = Path(path)
-    script, style, body = (_text(*names) for names in (_SCRIPTS, ("viewer.css",), ("body.html",)))
-    style = PALETTE + style
+    script = f"(() => {{\n{_text(*_SCRIPTS)}}})();\n"
+    style, body = PALETTE + _text("viewer.css"), _text("body.html")
     total = sum(len(CallStore(play.directory)) for play in sources.plays)
     debates = calls = 0
     groups = []
