@@ -38,7 +38,7 @@
   const seeds = [...new Set(plays.map((play) => play.facts.seed))];
   const input = Object.fromEntries(
     ["search", "right", "domain", "part", "order", "corrected", "misled"].map((name) => [name, byId(name)]));
-  const plain_filters = { search: "", right: "", domain: "", part: "", order: "id", corrected: false, misled: false };
+  const unfiltered = { search: "", right: "", domain: "", part: "", order: "id", corrected: false, misled: false };
   let play = null;
   let shown = -1;
   let asked = 0;
@@ -96,7 +96,7 @@
     list.show(here, found, shown);
     const all = count(here.size, "debate", "debates");
     byId("count").textContent = found.length === here.size ? all : `${number.format(found.length)} of ${all}`;
-    byId("reset").hidden = Object.entries(plain_filters).every(([name, value]) => wished[name] === value);
+    byId("reset").hidden = Object.entries(unfiltered).every(([name, value]) => wished[name] === value);
   }
 
   async function open(at, clicked) {
@@ -153,7 +153,7 @@
     input[name].addEventListener("change", refresh);
   }
   byId("reset").addEventListener("click", () => {
-    for (const [name, value] of Object.entries(plain_filters)) {
+    for (const [name, value] of Object.entries(unfiltered)) {
       if (typeof value === "boolean") input[name].checked = value;
       else input[name].value = value;
     }

@@ -1,6 +1,7 @@
 // One play: the columns of its list, and its debates, part by part.
 
 const SEARCH_MEMORY = 200e6; // characters of searched text that are kept
+const AHEAD = 4; // parts that are unpacked side by side
 
 class Play {
   constructor(facts) {
@@ -82,8 +83,12 @@ class Play {
     const wanted = text.toLowerCase();
     const marks = new Uint8Array(this.size);
     let told = performance.now();
+    const underWay = [];
     for (let part = 0; part < this.starts.length; part++) {
-      const haystacks = this.searched.get(part) ?? (await this.haystacks(part));
+      while (underWay.length < AHEAD && part + underWay.length < this.starts.length) {
+        underWay.push(this.haystacks(part + underWay.length));
+      }
+      const haystacks = await underWay.shift();
       if (stale()) return null;
       const start = this.starts[part];
       haystacks.forEach((hay, i) => {
