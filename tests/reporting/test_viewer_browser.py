@@ -166,6 +166,7 @@ def test_a_debate_is_shown_with_signs_links_and_turns(opened):
     assert opened.js("document.querySelectorAll('.map .node').length") == 4
     assert opened.js("document.querySelectorAll('.map path').length") == 4
     assert "4 calls" in opened.text(".costs")
+    assert "could not be read" not in opened.text(".costs")
 
 
 def test_what_a_message_read_is_shown_and_can_be_reached(opened):
@@ -224,6 +225,9 @@ def test_keys_lead_everywhere(opened):
     opened.type(keys.ARROW_RIGHT, keys.ARROW_RIGHT)
     assert opened.js("document.querySelector('.lit').dataset.token") == "1"
     assert opened.js("document.querySelector('.lit').getAttribute('aria-describedby')") == "tip"
+    opened.type("j")
+    opened.kicker("p-1")
+    assert opened.focus() == "debate"
     opened.type(keys.ESCAPE)
     assert opened.focus() == "list"
     opened.type("?")
@@ -354,6 +358,8 @@ def test_actions_top_tokens_and_unread_answers(browser, tmp_path):
     browser.open(page(tmp_path / "store", tmp_path / "page.html"))
     assert browser.texts(".message.action header .badge") == ["⚙ tool:calculator/1"]
     assert browser.texts(".message:not(.action) .badge.bad") == ["could not be read"]
+    assert "1 answer could not be read" in browser.text(".costs")
+    assert browser.texts(".line .badge") == ["1 unread"]
     browser.hover("#message-0 [data-token]")
     browser.until("!document.getElementById('tip').hidden")
     assert browser.texts("#tip dd")[2:] == ["-0.500 nats, 60.7%", "-1.250 nats, 28.7%"]

@@ -109,7 +109,9 @@ def test_the_command_writes_the_page_and_says_where(tmp_path, capsys, monkeypatc
     assert [group["seed"] for group in unpack(out)["facts"]["groups"]] == [1]
     assert "3 debates, 12 calls" in capsys.readouterr().err
     assert cli.main(["view", str(run), "--out", str(out), "--quiet", "--limit", "2"]) == 0
-    assert [group["debates"] for group in unpack(out)["facts"]["groups"]] == [2, 1, 1, 2]
+    facts = unpack(out)["facts"]
+    assert [group["debates"] for group in facts["groups"]] == [2, 1, 1, 2]
+    assert any("at most the first 2 debates" in note for note in facts["notes"])
 
 
 @pytest.mark.parametrize(

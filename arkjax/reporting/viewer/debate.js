@@ -33,6 +33,7 @@ class Transcript {
 
   show(debate, facts) {
     this.debate = debate;
+    this.related = null;
     this.agents = Object.keys(debate.agents);
     this.messages = [];
     this.readers = debate.calls.map(() => []);
@@ -88,6 +89,8 @@ class Transcript {
       [`${number.format(cost.prompt_tokens)} in prompts`, `${number.format(prefill)} computed`],
       [`${digits(cost.seconds)} s`],
     ];
+    const failures = this.debate.row.failures;
+    if (failures) costs.push([`${count(failures, "answer", "answers")} could not be read`]);
     return make("div", "legend", [
       make("ul", "agents", lines, { "aria-label": "Agents" }),
       make("p", "costs soft", costs.map((parts) => parts.join(", ")).join(" · ")),
@@ -321,6 +324,8 @@ class Transcript {
 
   /** Show what a message has read and who has read it. */
   relate(element) {
+    if (element === this.related) return;
+    this.related = element;
     const i = element ? Number(element.dataset.call) : -1;
     const call = this.debate?.calls[i];
     this.messages.forEach((message, k) => {

@@ -43,6 +43,7 @@
   let shown = -1;
   let asked = 0;
 
+  const box = byId("debate");
   const list = new List((at, clicked) => open(at, clicked));
 
   // --- which debates -----------------------------------------------------------------------------
@@ -105,7 +106,11 @@
     const debate = await here.debate(at);
     if (here !== play || at !== shown) return;
     hideTip();
+    const held = document.activeElement;
+    const inside = box.contains(held);
     transcript.show(debate, here.facts);
+    // What had the focus is gone with the debate before; the buttons above it are not.
+    if (inside) (held.isConnected ? held : box).focus({ preventScroll: true });
     document.body.classList.toggle("reading", clicked || document.body.classList.contains("reading"));
     const place = [here.facts.seed ?? "", here.facts.stage, here.facts.split, here.facts.system, debate.row.id];
     remember(place.map(encodeURIComponent).join("/"));
@@ -190,7 +195,6 @@
     tip.style.top = `${top}px`;
   }
 
-  const box = byId("debate");
   box.addEventListener("mouseover", (event) => {
     const span = event.target.closest?.("[data-token]");
     if (span) showTip(span);

@@ -90,7 +90,6 @@ class Recorder:
 
     Args:
       source: the play.
-      credit: rows of the recorded attribution, or None: see `arkjax.trajectories.attribution`.
     """
 
     def __init__(self, source: Source) -> None:

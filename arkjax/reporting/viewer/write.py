@@ -69,13 +69,10 @@ def write_page(
             group = _play(page, play, path.parent, limit, task)
             groups.append(group)
             debates, calls = debates + group["debates"], calls + group["calls"]
-        facts = {
-            "name": sources.name,
-            "notes": list(sources.notes),
-            "scale": SCALE,
-            "groups": groups,
-            "limit": limit,
-        }
+        notes = list(sources.notes)
+        if limit is not None:
+            notes.append(f"Of each system at most the first {limit:,} debates are in this page.")
+        facts = {"name": sources.name, "notes": notes, "scale": SCALE, "groups": groups}
         page.data("facts", facts)
         page.text(f"<script>{script}</script>\n</body>\n</html>\n")
         size = file.tell()
