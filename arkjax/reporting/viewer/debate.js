@@ -146,7 +146,8 @@ class Transcript {
       open.box.append(this.message(call, i));
     }
     if (end < calls.length) {
-      const more = make("button", "more", `Show more of ${count(calls.length, "message", "messages")}`);
+      const all = count(calls.length, "message", "messages");
+      const more = make("button", "more", `Show more of ${all}`);
       more.addEventListener("click", () => {
         more.remove();
         this.rounds(end);
@@ -216,10 +217,11 @@ class Transcript {
     const here = call.parents.filter((parent) => typeof parent === "number");
     const lines = [["read", here], ["read by", this.readers[i]]];
     const outside = call.parents.length - here.length;
+    const missing = `and ${count(outside, "message", "messages")} not in this record`;
     return make("div", "links", [
       ...lines.filter(([, of]) => of.length).map(([name, of]) =>
         make("span", "", [make("span", "soft", name), ...of.map((other) => this.link(other))])),
-      outside ? make("span", "soft", `and ${count(outside, "message", "messages")} not in this record`) : "",
+      outside ? make("span", "soft", missing) : "",
     ]);
   }
 
@@ -241,10 +243,11 @@ class Transcript {
   }
 
   facts(call) {
+    const computed = number.format(call.prompt - call.cached);
     const facts = {
       "call": call.id, "model": call.model, "seed": call.seed, "sample": call.sample,
       "step": call.step, "finish reason": call.finish,
-      "prompt tokens": `${number.format(call.prompt)}, ${number.format(call.prompt - call.cached)} computed`,
+      "prompt tokens": `${number.format(call.prompt)}, ${computed} computed`,
       "shared prefix": number.format(call.prefix),
       "generated tokens": number.format(call.generated), "seconds": call.seconds,
       ...Object.fromEntries(Object.entries(call.sampling).map(([k, v]) => [k, JSON.stringify(v)])),
@@ -295,18 +298,18 @@ class Transcript {
     const call = this.debate.calls[Number(span.closest("[data-call]").dataset.call)];
     const i = Number(span.dataset.token);
     const line = (name, steps) => {
-      if (steps === undefined || steps === null) return [make("dt", "", name), make("dd", "", "not recorded")];
+      if (steps === undefined || steps === null) {
+        return [make("dt", "", name), make("dd", "", "not recorded")];
+      }
       const value = steps / this.scale;
-      const share = 100 * Math.exp(value);
-      return [
-        make("dt", "", name),
-        make("dd", "", `${value.toFixed(3)} nats, ${share < 0.1 && share > 0 ? "< 0.1" : share.toFixed(1)}%`),
-      ];
+      const percent = 100 * Math.exp(value);
+      const share = percent < 0.1 && percent > 0 ? "< 0.1" : percent.toFixed(1);
+      return [make("dt", "", name), make("dd", "", `${value.toFixed(3)} nats, ${share}%`)];
     };
     const others = call.top?.[i] ?? [];
     return make("dl", "", [
       ...line(visible(span.textContent), call.logprobs[i]),
-      others.length ? make("dt", "soft", "most probable") : "", others.length ? make("dd", "", "") : "",
+      ...(others.length ? [make("dt", "soft", "most probable"), make("dd")] : []),
       ...others.flatMap(([text, steps]) => line(visible(plain(text)), steps)),
     ]);
   }
@@ -368,8 +371,9 @@ function credits(credit) {
   const words = [];
   if (credit.first) words.push(["first", "stated the team's final answer first"]);
   if (credit.own) words.push(["alone", "right without having read the answer"]);
-  if (credit.corrected) words.push([`corrected ${digits(credit.corrected, 2)}`, "others put right", "good"]);
-  if (credit.misled) words.push([`misled ${digits(credit.misled, 2)}`, "others led away", "bad"]);
+  const { corrected, misled } = credit;
+  if (corrected) words.push([`corrected ${digits(corrected, 2)}`, "others put right", "good"]);
+  if (misled) words.push([`misled ${digits(misled, 2)}`, "others led away", "bad"]);
   if (credit.influence !== undefined) {
     words.push([`influence ${digits(credit.influence)}`, "nats on its readers' right messages"]);
   }

@@ -59,7 +59,8 @@ class List {
     if (!this.play) return;
     const top = this.box.scrollTop;
     const first = Math.max(0, Math.floor(top * this.rate) - 4);
-    const last = Math.min(this.found.length, first + Math.ceil(this.box.clientHeight / this.height) + 9);
+    const view = Math.ceil(this.box.clientHeight / this.height);
+    const last = Math.min(this.found.length, first + view + 9);
     const lines = [];
     for (let place = first; place < last; place++) lines.push(this.line(place));
     this.rows.replaceChildren(...lines);

@@ -5,7 +5,7 @@
   let facts;
   try {
     if (typeof DecompressionStream === "undefined") {
-      throw new Error("this browser is too old to unpack it (Chrome 80, Firefox 113 or Safari 16.4)");
+      throw new Error("it takes Chrome 80, Firefox 113 or Safari 16.4 to unpack it");
     }
     facts = await unpack("facts");
   } catch (error) {
@@ -36,9 +36,10 @@
   }), { "aria-label": "Debates" });
   const transcript = new Transcript(byId("debate"), facts.scale, ways);
   const seeds = [...new Set(plays.map((play) => play.facts.seed))];
-  const input = Object.fromEntries(
-    ["search", "right", "domain", "part", "order", "corrected", "misled"].map((name) => [name, byId(name)]));
-  const unfiltered = { search: "", right: "", domain: "", part: "", order: "id", corrected: false, misled: false };
+  const unfiltered = {
+    search: "", right: "", domain: "", part: "", order: "id", corrected: false, misled: false,
+  };
+  const input = Object.fromEntries(Object.keys(unfiltered).map((name) => [name, byId(name)]));
   let play = null;
   let shown = -1;
   let asked = 0;
@@ -49,7 +50,8 @@
   // --- which debates -----------------------------------------------------------------------------
 
   function options(select, pairs) {
-    select.replaceChildren(...pairs.map(([value, text]) => make("option", "", plain(text), { value })));
+    const made = pairs.map(([value, text]) => make("option", "", plain(text), { value }));
+    select.replaceChildren(...made);
   }
 
   function offer() {
@@ -78,9 +80,12 @@
 
   function filters() {
     const value = (element) => (element.type === "checkbox" ? element.checked : element.value);
-    const made = Object.fromEntries(Object.entries(input).map(([name, element]) => [name, value(element)]));
+    const made = Object.fromEntries(
+      Object.entries(input).map(([name, element]) => [name, value(element)]));
     // A filter that does not apply to this play is not seen, and must not count.
-    for (const name of ["right", "domain", "part"]) if (input[name].parentElement.hidden) made[name] = "";
+    for (const name of ["right", "domain", "part"]) {
+      if (input[name].parentElement.hidden) made[name] = "";
+    }
     return made;
   }
 
@@ -90,14 +95,18 @@
     const wished = filters();
     const text = wished.search.trim();
     const stale = () => mine !== asked;
-    const tell = (share) => { byId("count").textContent = `searching … ${Math.round(100 * share)}%`; };
+    const tell = (share) => {
+      byId("count").textContent = `searching … ${Math.round(100 * share)}%`;
+    };
     const marks = text ? await here.search(text, stale, tell) : null;
     if (stale() || (text && !marks)) return;
     const found = choose(here.columns ?? {}, here.columns ? here.size : 0, wished, marks);
     list.show(here, found, shown);
     const all = count(here.size, "debate", "debates");
-    byId("count").textContent = found.length === here.size ? all : `${number.format(found.length)} of ${all}`;
-    byId("reset").hidden = Object.entries(unfiltered).every(([name, value]) => wished[name] === value);
+    const some = `${number.format(found.length)} of ${all}`;
+    byId("count").textContent = found.length === here.size ? all : some;
+    const filtered = Object.keys(unfiltered).some((name) => wished[name] !== unfiltered[name]);
+    byId("reset").hidden = !filtered;
   }
 
   async function open(at, clicked) {
@@ -111,8 +120,9 @@
     transcript.show(debate, here.facts);
     // What had the focus is gone with the debate before; the buttons above it are not.
     if (inside) (held.isConnected ? held : box).focus({ preventScroll: true });
-    document.body.classList.toggle("reading", clicked || document.body.classList.contains("reading"));
-    const place = [here.facts.seed ?? "", here.facts.stage, here.facts.split, here.facts.system, debate.row.id];
+    if (clicked) document.body.classList.add("reading");
+    const { seed, stage, split, system } = here.facts;
+    const place = [seed ?? "", stage, split, system, debate.row.id];
     remember(place.map(encodeURIComponent).join("/"));
   }
 
@@ -133,8 +143,8 @@
         return "";
       }
     });
-    const same = (f) => String(f.seed ?? "") === seed && f.stage === stage && f.split === split && f.system === system;
-    const at = plays.findIndex((one) => same(one.facts));
+    const at = plays.findIndex(({ facts: f }) => String(f.seed ?? "") === seed
+      && f.stage === stage && f.split === split && f.system === system);
     if (at >= 0) byId("seed").value = seeds.indexOf(plays[at].facts.seed);
     offer();
     if (at >= 0) byId("play").value = at;
@@ -244,7 +254,11 @@
     n: () => transcript.step(1),
     p: () => transcript.step(-1),
     t: () => transcript.tint(!transcript.tinted),
-    "/": () => { document.body.classList.remove("reading"); input.search.focus(); input.search.select(); },
+    "/": () => {
+      document.body.classList.remove("reading");
+      input.search.focus();
+      input.search.select();
+    },
     "?": () => help.showModal(),
     Escape: back,
   };
@@ -270,7 +284,12 @@
           return refresh();
         };
       } else if (event.key === "Enter" || event.key === "ArrowDown") {
-        act = async () => { clearTimeout(typing); await refresh(); list.box.focus(); list.select(Math.max(0, list.selected)); };
+        act = async () => {
+          clearTimeout(typing);
+          await refresh();
+          list.box.focus();
+          list.select(Math.max(0, list.selected));
+        };
       }
     } else if (target.matches("select")) {
       // Letters choose among its options.
