@@ -91,7 +91,7 @@ setup(
         "serve": SERVE,
         "test": TEST,
         "parity": PARITY,
-        "dev": [*TASKS, *LORA, *TEST, "openai>=1.50,<3", "ruff>=0.12"],
+        "dev": [*TASKS, *LORA, *TEST, "openai>=1.50,<3", "selenium>=4.30,<5", "ruff>=0.12"],
     },
     entry_points={"console_scripts": ["arkjax = arkjax.cli:entry"]},
     classifiers=[

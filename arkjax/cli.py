@@ -15,6 +15,7 @@ from arkjax import __version__
 from arkjax.errors import ArkJAXError, ConfigError
 from arkjax.options import add_talking_options
 from arkjax.progress import Progress, colours
+from arkjax.reporting.viewer.command import add_parser as view_parser
 from arkjax.serving.command import add_parser as serve_parser
 from arkjax.storage import storage_error
 
@@ -28,7 +29,7 @@ STAGES = {
     "report": "report.html, report.json and plots: evaluate/ of every seed -> report/",
 }
 
-_WITHOUT_CONFIG = ("doctor", "import", "export", "chat", "serve")
+_WITHOUT_CONFIG = ("doctor", "view", "import", "export", "chat", "serve")
 _INTERRUPTED, _TERMINATED = 130, 143
 # How long an interrupted process may tidy up before it is ended where it stands.
 _GRACE_SECONDS = 3.0
@@ -103,6 +104,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     )
     made["doctor"] = doctor
     for name, add in {
+        "view": view_parser,
         "import": _import_parser,
         "export": _export_parser,
         "chat": _chat_parser,
@@ -267,7 +269,11 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    """Import, export, serve, or talk to a checkpoint."""
+    """What needs no config: view a run, or import, export, serve or talk to a checkpoint."""
+    if arguments.command == "view":
+        from arkjax.reporting.viewer import command
+
+        return command.run(arguments)
     if arguments.command == "serve":
         from arkjax.serving import command
 

@@ -109,6 +109,15 @@ class StageDirectory:
             raise DataError(f"{self._state_path} is damaged: no status or inputs; {self._redo}")
         return state
 
+    def made_from(self) -> dict[str, Any]:
+        """The inputs that the stage was begun with; empty if it was not begun.
+
+        Raises:
+          DataError: if its state is damaged.
+        """
+        state = self._state()
+        return {} if state is None else state["inputs"]
+
     def check(self, inputs: Mapping[str, Any]) -> None:
         """Make sure that the stage, if it was begun at all, is made from these `inputs`.
 

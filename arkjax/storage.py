@@ -15,7 +15,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from arkjax.errors import ArkJAXError, StorageError
 
@@ -109,16 +109,28 @@ def write_atomic(path: str | os.PathLike, data: bytes | str) -> None:
     Raises:
       StorageError: if the file system refuses, with its free space and the remedy.
     """
+    with open_atomic(path) as handle:
+        handle.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def open_atomic(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Yield a file to write that takes the place of `path` when the block ends without error.
+
+    For what is too large to be put together in memory; `write_atomic` is for the rest.
+
+    Raises:
+      StorageError: if the file system refuses, in the block or at the end of it.
+    """
     path = Path(path)
     if path.exists() and not path.is_file():
         kind = "a directory" if path.is_dir() else "a device or a pipe"
         raise StorageError(f"cannot write {path}: it is {kind}; choose another path")
-    content = data.encode() if isinstance(data, str) else data
     aside = _aside(path)
     with storage_errors(path):
         try:
             with open(aside, "xb") as handle:
-                handle.write(content)
+                yield handle
                 handle.flush()
                 os.fsync(handle.fileno())
             os.replace(aside, path)

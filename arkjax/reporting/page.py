@@ -1,4 +1,4 @@
-"""The shell of every page that ArkJAX writes: no scripts, nothing loaded, light and dark."""
+"""The shell of every page that ArkJAX writes: nothing loaded, light and dark, no foreign script."""
 
 import html
 import re
@@ -11,11 +11,14 @@ CSP = (
     "form-action 'none'"
 )
 
-STYLE = """
+PALETTE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #59636e; --paper: #fff; --card: #f5f7f9;
   --line: #d5dbe1; --right: #00684c; --wrong: #b04000; --bar: #0072b2; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8ebee; --soft: #a3adb8; --paper: #14171b;
   --card: #1d2228; --line: #39424c; --right: #4fd1a9; --wrong: #ff9b66; --bar: #56b4e9; } }
+"""
+
+STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 62rem; color: var(--ink);
   background: var(--paper); font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
@@ -68,16 +71,26 @@ def esc(value: Any) -> str:
     return html.escape(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", "�", str(value)))
 
 
-def page(title: str, body: str) -> str:
-    """A whole document around `body`, which must be HTML already."""
+def head(title: str, policy: str = CSP, style: str = PALETTE + STYLE) -> str:
+    """A document up to the end of its head.
+
+    Args:
+      title: text, escaped here.
+      policy: what the page may do, as a Content-Security-Policy.
+      style: CSS.
+    """
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{CSP}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="referrer" content="no-referrer">\n'
-        f"<title>{esc(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
+        f"<title>{esc(title)}</title>\n<style>{style}</style>\n</head>\n"
     )
+
+
+def page(title: str, body: str) -> str:
+    """A whole document around `body`, which must be HTML already."""
+    return f"{head(title)}<body>\n{body}\n</body>\n</html>\n"
 
 
 def table(

@@ -128,16 +128,29 @@ class Attribution:
         Raises:
           DataError: naming the file that is missing, damaged or something else.
         """
-        tables = {}
-        for name, record in _TABLES.items():
-            path = Path(directory) / f"{name}.parquet"
-            try:
-                table = pq.read_table(path)
-            except (OSError, pa.ArrowException) as error:
-                raise DataError(
-                    f"{path} cannot be read ({error}): do the stage synthesize again (--redo)"
-                ) from error
-            if table.schema.names != _schema(record).names:
-                raise DataError(f"{path} has other columns than {', '.join(_schema(record).names)}")
-            tables[name] = [record(**row) for row in table.to_pylist()]
+        tables = {
+            name: [_TABLES[name](**row) for row in table.to_pylist()]
+            for name, table in read_tables(directory).items()
+        }
         return cls.of(**tables)
+
+
+def read_tables(directory: str | Path) -> dict[str, pa.Table]:
+    """The tables "messages" and "agents" that `Attribution.save` wrote, as Arrow holds them.
+
+    Raises:
+      DataError: naming the file that is missing, damaged or something else.
+    """
+    tables = {}
+    for name, record in _TABLES.items():
+        path = Path(directory) / f"{name}.parquet"
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(
+                f"{path} cannot be read ({error}): do the stage synthesize again (--redo)"
+            ) from error
+        if table.schema.names != _schema(record).names:
+            raise DataError(f"{path} has other columns than {', '.join(_schema(record).names)}")
+        tables[name] = table
+    return tables

@@ -12,7 +12,7 @@ import json
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -88,6 +88,22 @@ class CallStore:
                 if self._places.get(call.call_id, (name,))[0] == name:
                     yield call
         yield from self._buffer.values()
+
+    def tables(self, columns: Sequence[str] = COLUMNS) -> Iterator[pa.Table]:
+        """The recorded calls as Arrow tables of some columns of `SCHEMA`, one for each shard.
+
+        Every call is there once. It is the way to go through a large record column by column;
+        calls that are not flushed yet are left out.
+        """
+        names = list(columns)
+        wanted = names if "call_id" in names else ["call_id", *names]
+        for name in self._shards():
+            table = _read_shard(self.directory / name, wanted)
+            ids = table.column("call_id").to_pylist()
+            own = [self._places.get(key, (name, row)) == (name, row) for row, key in enumerate(ids)]
+            if not all(own):
+                table = table.filter(pa.array(own))
+            yield table.select(names)
 
     def ids(self) -> set[str]:
         """The ids of all recorded calls."""
@@ -217,7 +233,10 @@ def _read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
                 f"{path} is damaged: its SHA-256 is {found[:12]}… where {expected[:12]}… was"
                 f" recorded: {remedy}"
             )
-        table = upgraded(pq.read_table(path, columns=columns, memory_map=False), columns or COLUMNS)
+        there = set(pq.read_schema(path).names)
+        # Older records lack some columns; `upgraded` puts them in.
+        wanted = None if columns is None else [name for name in columns if name in there]
+        table = upgraded(pq.read_table(path, columns=wanted, memory_map=False), columns or COLUMNS)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read ({error}): {remedy}") from error
     names = columns or SCHEMA.names

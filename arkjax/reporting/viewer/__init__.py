@@ -1,0 +1,1 @@
+"""The viewer: the recorded debates of a run as one page that needs nothing but a browser."""
