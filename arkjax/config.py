@@ -23,7 +23,7 @@ from ml_collections.config_flags import config_path
 
 from arkjax.errors import ArkJAXError, ConfigError
 from arkjax.shipped import shipped_root
-from arkjax.storage import plain
+from arkjax.storage import named_fields, plain
 
 T = TypeVar("T")
 
@@ -333,7 +333,7 @@ def to_dict(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {name: to_dict(item) for name, item in named_fields(value)}
     if isinstance(value, Mapping):
         return {str(key): to_dict(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from arkjax.config import to_dict
 from arkjax.distillation.objective import Objective
 from arkjax.distillation.rows import Rows, pack
 from arkjax.distillation.tape import Tape, write_tape
@@ -196,7 +195,7 @@ def sample(session: Session, path: Path) -> dict:
         spent[source], _ = session.play(spec, problems, policy, path / source, label, known=[store])
     players = session.config.players(team, policy)
     info = {
-        "team": to_dict(team),
+        "team": team.to_dict(),
         "team_hash": team.hash,
         "model": session.model_id(policy),
         "players": {name: session.model_id(player) for name, player in players.items()},

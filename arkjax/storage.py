@@ -205,20 +205,20 @@ def added(default: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def _default(field: dataclasses.Field) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
+def named_fields(value: Any) -> Iterator[tuple[str, Any]]:
+    """Names and values of a dataclass's fields, without those `added` ones that are not set."""
+    for field in dataclasses.fields(value):
+        item, default = getattr(value, field.name), field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if not (field.metadata.get("added") and item == default):
+            yield field.name, item
 
 
 def plain(value: Any) -> Any:
     """`value` as what JSON can say and give back unchanged."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            f.name: plain(getattr(value, f.name))
-            for f in dataclasses.fields(value)
-            if not (f.metadata.get("added") and getattr(value, f.name) == _default(f))
-        }
+        return {name: plain(item) for name, item in named_fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -129,8 +129,14 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # Who plays the team: "base", or the name of a model behind a server, described in remotes:
     # c.remotes = ConfigDict({"big": {"url": "http://127.0.0.1:8000/v1", "model": "my-model"}})
+    # Further models on the same devices: {"other": {"checkpoint": "hf:owner/name"}}. Agents name
+    # their model; where fewer are held at once than there are, models take turns.
     c.policy = "base"
     c.remotes = ConfigDict()
+    c.models = ConfigDict()
+    c.models_at_once = 1
+    c.chat = "auto"  # the checkpoint's template; without one bylines here, plain text elsewhere
+    c.chat_variables = ConfigDict()  # for the template, such as enable_thinking
 
     c.evaluation = ConfigDict()
     c.evaluation.splits = ("test", "ood")

@@ -1,4 +1,4 @@
-"""Every shipped method is played by the embedded model, and by a server, from the command line on."""
+"""Every shipped method is played by the embedded model, here and through a server."""
 
 import shutil
 from pathlib import Path
@@ -14,6 +14,7 @@ from arkjax.models.weights import init_weights
 from arkjax.run_config import RunConfig
 from arkjax.sampling.engine import Engine, EngineConfig
 from arkjax.sampling.remote import RemoteConfig, RemoteGenerator
+from arkjax.sharding import ShardingRules, make_mesh
 from arkjax.shipped import shipped_path
 from arkjax.tasks.registry import get_task
 from arkjax.teams import library
@@ -69,7 +70,7 @@ def test_a_method_is_sampled_by_its_name(name, base, tmp_path):
 
 @pytest.fixture(scope="module")
 def engine(base):
-    model = load_model(base / "seed-0" / "base" / "model")
+    model = load_model(base / "seed-0" / "base" / "model", make_mesh(), ShardingRules())
     sizes = EngineConfig(
         length_classes=(512,),
         slots=16,
@@ -136,8 +137,10 @@ def stranger(tmp_path_factory) -> Path:
         max_context=512,
     )
     export_hf(Transformer(shape, init_weights(shape, 3)), folder)
-    for file in (Path(__file__).parent / "golden" / "chat" / "qwen3").iterdir():
+    golden = Path(__file__).parent / "golden" / "chat"
+    for file in (golden / "qwen").iterdir():
         shutil.copy(file, folder)
+    shutil.copy(golden / "templates" / "qwen3.jinja", folder / "chat_template.jinja")
     return folder
 
 
