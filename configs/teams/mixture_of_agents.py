@@ -1,6 +1,7 @@
 """Mixture of agents (arXiv 2406.04692): layers of proposers, each reading the layer before.
 
-The same request to synthesise stands before the later proposers and the aggregator. Options:
+The later proposers and the aggregator get one and the same request to synthesise, behind the
+responses, which are numbered and not named. The paper has 6 proposers of different models. Options:
 proposers (bylines, joined by "+"), models (names of the models that play them in turn, joined by
 "+"), aggregator (the model that has the last word), layers (that of the aggregator included),
 temperature, max_tokens.
