@@ -64,9 +64,25 @@ def get_config(arg: str = "") -> ConfigDict:
             ],
             "schedule": [
                 "first",
-                {"repeat": ["second"], "max": 1, "min": 0, "stop": needed},
-                {"repeat": ["ranking", "third"], "max": 1, "min": 0, "stop": needed},
-                {"repeat": ["later"], "max": o.rounds - 3, "min": 0, "stop": needed_later},
+                {
+                    "repeat": [
+                        "second",
+                        {
+                            "repeat": [
+                                "ranking",
+                                "third",
+                                {"repeat": ["later"], "max": o.rounds - 3, "min": 0}
+                                | {"stop": needed_later},
+                            ],
+                            "max": 1,
+                            "min": 0,
+                            "stop": needed,
+                        },
+                    ],
+                    "max": 1,
+                    "min": 0,
+                    "stop": needed,
+                },
             ],
             "reducer": {"kind": "vote", "voters": "tag:expert", "latest": True, "tie": "first"},
         }

@@ -43,7 +43,10 @@ def get_config(arg: str = "") -> ConfigDict:
                 }
                 for i, name in enumerate(o.proposers)
             ]
-            + [{"id": "aggregator", "byline": "judge", "model": o.aggregator, "sampling": talk}],
+            + [
+                {"id": "aggregator", "byline": "judge", "role": SYNTHESISE, "model": o.aggregator}
+                | {"sampling": talk}
+            ],
             "stages": [
                 {"name": "propose", "speakers": "tag:proposer"},
                 {
@@ -56,7 +59,6 @@ def get_config(arg: str = "") -> ConfigDict:
                     "name": "aggregate",
                     "speakers": ["aggregator"],
                     "view": layer,
-                    "instruction": SYNTHESISE,
                 },
             ],
             "schedule": [
