@@ -177,7 +177,7 @@ class Chosen:
 
     Attributes:
       by: the field that names them, "stage.field": ids, bylines, or places in `among` counted from
-        1, several as a list; the latest that has been said counts.
+        1, several as a list; what was said when it was last asked for counts.
       among: who can be named.
       top: how many of those named speak, in the order that names them.
       default: who speaks in place of a choice that could not be read; by default the first ones

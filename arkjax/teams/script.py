@@ -182,7 +182,7 @@ class _Table:
         choice, pool = stage.speakers, self.spec.select(stage.speakers)
         if not isinstance(choice, Chosen):
             return pool
-        value = self._latest(choice.by)
+        value = self._choice(choice.by)
         named = list(dict.fromkeys(self._resolve(value, pool))) if value is not None else []
         if not named and choice.default:
             named = [choice.default]
@@ -212,9 +212,16 @@ class _Table:
                 found.append(pool[int(number[:6]) - 1])
         return found
 
-    def _latest(self, field: str) -> str | None:
-        """The latest value of "stage.field" that has been said."""
-        return Talk(self.said, self.spec.voters).latest(field)
+    def _choice(self, field: str) -> str | None:
+        """The latest choice in "stage.field"; None if it could not be read when last asked for."""
+        stage, _, name = field.rpartition(".")
+        asked = [
+            call
+            for call in self.said
+            if stage in ("", call.stage) and name in self.spec.stage(call.stage).fields
+        ]
+        last = [call for call in asked if call.round == asked[-1].round]
+        return next((call.parsed[name] for call in reversed(last) if name in call.parsed), None)
 
     def _speak(
         self, stage: Stage, names: Sequence[str], speakers: Sequence[str]

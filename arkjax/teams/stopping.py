@@ -83,10 +83,10 @@ def holds(condition: Condition, talk: Talk) -> bool:
     if not condition.share:
         value = talk.latest(condition.field)
         return value is not None and _fits(condition, value)
-    heard = [call for call in talk.said if stage in ("", call.stage) and name in call.parsed]
-    speakers = list(dict.fromkeys(call.agent for call in heard))
+    read = {call.stage for call in talk.said if name in call.parsed and stage in ("", call.stage)}
+    asked = [call for call in talk.said if call.stage in read]
     # All who spoke last count, those as well in whose message the field could not be read.
-    latest = last_round(speakers, [c for c in talk.said if stage in ("", c.stage)])
+    latest = last_round(list(dict.fromkeys(call.agent for call in asked)), asked)
     if not latest:
         return False
     fitting = sum(name in c.parsed and _fits(condition, c.parsed[name]) for c in latest)

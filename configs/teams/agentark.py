@@ -1,7 +1,8 @@
 """The debate that AgentArk distils (arXiv 2602.03955): agents without roles, and a synthesiser.
 
 All answer, read one another and answer again, until all agree or the rounds are over; a synthesiser
-reads the last answers only and writes the team's. Options: agents, rounds (the independent opening
+reads the last answers only and writes the team's. Everybody reads the latest round, its own answer
+among it. The paper's code always plays 2 rounds. Options: agents, rounds (the independent opening
 included; the paper has at most 3), temperature, max_tokens.
 """
 

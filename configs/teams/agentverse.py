@@ -1,9 +1,11 @@
 """AgentVerse (arXiv 2308.10848), vertical, solver first: recruit, solve, criticise, evaluate.
 
-A recruiter writes the roles of all others. The solver proposes; critics review at once; while any
-disagrees the solver rewrites. An evaluator accepts, or its advice goes to the next recruitment.
-Options: critics (bylines, joined by "+"), turns (of the whole), reviews (of one plan), temperature,
-max_tokens.
+A recruiter writes the roles of solver and critics. The solver proposes; critics review at once;
+while any disagrees the solver rewrites. An evaluator accepts, or its advice goes to all in the next
+turn, which begins with another recruitment. What the paper does besides is left out: its horizontal
+form, the execution of what was decided, and memories that reach further back than the latest plan,
+reviews and advice. Critics who agree are heard as well, not only those who do not. Options: critics
+(bylines, joined by "+"), turns (of the whole), reviews (of one plan), temperature, max_tokens.
 """
 
 from ml_collections import ConfigDict
@@ -61,20 +63,20 @@ def get_config(arg: str = "") -> ConfigDict:
                 {
                     "name": "critique",
                     "speakers": "tag:critic",
-                    "view": {"authors": ["solver"], "stages": ["solve", "revise"]},
+                    "view": {"authors": ["solver", "evaluator"]},
                     "parser": "verdict",
                     "instruction": CRITIQUE,
                 },
                 {
                     "name": "revise",
                     "speakers": ["solver"],
-                    "view": {"authors": ["solver", *names]},
+                    "view": {"authors": ["solver", *names, "evaluator"]},
                     "instruction": "Rewrite your solution in the light of the reviews.",
                 },
                 {
                     "name": "evaluate",
                     "speakers": ["evaluator"],
-                    "view": {"authors": ["solver"]},
+                    "view": {"authors": ["recruiter", "solver"]},
                     "parser": "verdict",
                 },
             ],

@@ -2,8 +2,9 @@
 
 The user gives one instruction at a time and writes CAMEL_TASK_DONE when the task is done; the
 assistant's last answer counts. The paper first has the task made more specific, which replaces the
-question: `specify=1` adds that call, beside the question. Options: user, assistant (bylines),
-turns, specify, temperature, max_tokens.
+question: `specify=1` adds that call, beside the question. A critic who chooses among proposals,
+which the paper has as an option, is left out. Options: user, assistant (bylines), turns, specify,
+temperature, max_tokens.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,12 @@
 """ChatDev (arXiv 2307.07924): a software company whose phases are talks of two.
 
-Modality, language, code, review, test, manual: in every phase one role instructs and another
-answers, and only what it yields goes on to the next. A review that finds nothing ends the reviews,
-tests that pass end the tests. Programs run isolated: see `arkjax.tools`. Options: reviews, fixes
-(the published configuration has 3 of each), temperature, max_tokens.
+Modality, language, code, review, test, manual: in every phase one role instructs, in words that are
+fixed, and another answers once; only what it yields goes on to the next. A review that finds
+nothing ends the reviews, tests that pass end the tests; a problem without tests has passed if its
+program runs. Left out are the longer talks about modality and language and their reflection, the
+completion of unwritten methods, and the list of requirements. Programs run isolated: see
+`arkjax.tools`. Options: reviews (each with a rework), fixes (each after a test that failed; the
+published configuration has 3 of each), temperature, max_tokens.
 """
 
 from ml_collections import ConfigDict
@@ -20,6 +23,8 @@ def get_config(arg: str = "") -> ConfigDict:
     o = options(arg, reviews=2, fixes=2, temperature=0.2, max_tokens=64)
     talk = {"temperature": o.temperature, "max_tokens": o.max_tokens}
     code = ["code", "rework", "fix"]
+    finished = {"when": [{"field": "review.verdict", "equals": "yes"}]}
+    passed = {"when": [{"field": "test.passed", "equals": "yes"}]}
     return ConfigDict(
         {
             "name": "chatdev",
@@ -31,7 +36,8 @@ def get_config(arg: str = "") -> ConfigDict:
                 | {"sampling": talk},
                 {"id": "reviewer", "role": "You are the code reviewer.", "byline": "judge"}
                 | {"sampling": talk},
-                {"id": "tester", "role": "You are the test engineer.", "byline": "tester"}
+                # The programmer as well, whose memory begins anew with every phase.
+                {"id": "debugger", "role": "You are the programmer.", "byline": "tester"}
                 | {"sampling": talk},
                 {"id": "runner", "tool": "tests"},
             ],
@@ -78,10 +84,10 @@ def get_config(arg: str = "") -> ConfigDict:
                 },
                 {
                     "name": "summary",
-                    "speakers": ["tester"],
+                    "speakers": ["debugger"],
                     "view": {"stages": [*code, "test"]},
                     "parser": "none",
-                    "instruction": "Say what fails and why.",
+                    "instruction": "The test engineer asks: say what fails and why.",
                 },
                 {
                     "name": "fix",
@@ -106,14 +112,17 @@ def get_config(arg: str = "") -> ConfigDict:
                     "repeat": ["rework", "review"],
                     "max": o.reviews - 1,
                     "min": 0,
-                    "stop": {"when": [{"field": "review.verdict", "equals": "yes"}]},
+                    "stop": finished,
                 },
-                "test",
+                {"repeat": ["rework"], "max": 1, "min": 0, "stop": finished},
+                # After the last fix there is no further test.
                 {
-                    "repeat": ["summary", "fix", "test"],
+                    "repeat": [
+                        "test",
+                        {"repeat": ["summary", "fix"], "max": 1, "min": 0, "stop": passed},
+                    ],
                     "max": o.fixes,
-                    "min": 0,
-                    "stop": {"when": [{"field": "test.passed", "equals": "yes"}]},
+                    "stop": passed,
                 },
                 "manual",
             ],

@@ -1,5 +1,7 @@
 """Multi-agent debate (arXiv 2305.14325): four experts answer, read all answers, and answer again.
 
+The paper's agents have no roles and keep all rounds before their eyes; these are experts who read
+the latest one, which with two rounds is the same. The majority counts, of equals the first.
 Options: rounds (how often everybody speaks, the independent opening included), temperature,
 max_tokens.
 """

@@ -1,9 +1,12 @@
 """EvoMAC (arXiv 2410.16946): a coding team, a testing team, and an update of the roles by feedback.
 
-An organiser splits the task among coders, who write one after the other; a testing team writes a
-test program once. Where it fails, one agent finds out which part is to blame and another writes the
-coders' roles anew, until the tests pass. Programs run isolated: see `arkjax.tools`. Options:
-iterations, coders, temperature, max_tokens.
+An organiser splits the task among coders, who write one after the other; a testing team writes
+tests once. Where the program fails, one agent finds out which part is to blame and another writes
+the coders' roles anew, until the tests pass. What is run are the problem's own public tests, and
+without any the program alone; those that the team writes are read by the agent that blames. The
+coders' number and order are fixed, where the paper's updates add agents, remove them and draw their
+graph anew. Programs run isolated: see `arkjax.tools`. Options: iterations (rounds of coding; the
+paper has about 5), coders, temperature, max_tokens.
 """
 
 from ml_collections import ConfigDict
@@ -18,8 +21,8 @@ TESTS = (
 TESTER = "Write the tests, as asserts."
 GRADIENT = "Read the results of the tests: which coder's part is to blame, and for what?"
 UPDATER = (
-    "Give the coders new parts that mend what the review blames, and leave out what is done; as "
-    "a JSON object."
+    "Give each coder a new part, to mend what the review blames and nothing that is done already; "
+    "as a JSON object."
 )
 
 
@@ -83,7 +86,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 {
                     "name": "blame",
                     "speakers": ["gradient"],
-                    "view": {"stages": ["code", "write_tests", "test"]},
+                    "view": {"stages": ["organise", "update", "code", "write_tests", "test"]},
                     "parser": "none",
                 },
                 {

@@ -2,8 +2,9 @@
 
 The first half of the experts is one group, the rest the other. In each of the `stages` all speak
 `rounds` times, hearing their own group; between stages a summary of each group is read by all. The
-majority of the last answers counts. Options: experts (bylines, joined by "+"), stages, rounds,
-temperature, max_tokens.
+majority of the last answers counts. The paper draws groups at random, of any number, and marks the
+summary of one's own. Options: experts (bylines, joined by "+"), stages, rounds, temperature,
+max_tokens.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,9 @@
 """Specialists with hand-over (OpenAI's Swarm): one agent at a time, until one answers.
 
-A triage agent names the specialist who begins. A specialist answers, or hands the whole
-conversation to another by a last line "HANDOFF: name". After `turns` specialists the last answer
-counts. Options: experts (bylines, joined by "+"), turns, temperature, max_tokens.
+A triage agent names the specialist who begins; it does not answer itself, and nobody hands back to
+it. A specialist answers, or hands the whole conversation to another by a last line "HANDOFF: name";
+where it names nobody who is there, whoever has spoken least goes on. After `turns` specialists the
+last answer counts. Options: experts (bylines, joined by "+"), turns, temperature, max_tokens.
 """
 
 from ml_collections import ConfigDict

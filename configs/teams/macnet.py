@@ -2,9 +2,11 @@
 
 An actor on every node writes or rewrites the solution; a critic on every edge reviews what comes
 from one node for the next. All wait for those before them, and who does not runs at once. At the
-end the solutions of the nodes that pass nothing on are merged. Options: topology (chain star tree
-net mlp random), nodes, seed (of random), experts (bylines of the actors in turn, joined by "+"),
-temperature, max_tokens.
+end a merger makes one of the solutions of the nodes that pass nothing on, which are reviewed as
+well. On an edge the paper lets critic and actor talk several times, and a node with several edges
+merge what comes of them by further calls; here a critic reviews once, and one call of the actor
+rewrites and merges. Options: topology (chain star tree net mlp random), nodes, seed (of random),
+experts (bylines of the actors in turn, joined by "+"), temperature, max_tokens.
 """
 
 from ml_collections import ConfigDict
@@ -19,8 +21,8 @@ ACTOR = (
 )
 CRITIC = "Review the solution above: name what most needs to be improved, and how."
 MERGER = (
-    "Compare the solutions above, their strengths and weaknesses, and merge them into one that "
-    "is better."
+    "Compare the solutions above and their reviews, and merge them into one that is better than "
+    "each."
 )
 
 
@@ -30,6 +32,8 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     talk = {"temperature": o.temperature, "max_tokens": o.max_tokens}
     pairs = edges(o.topology, o.nodes, o.seed)
+    # The merger is one more node, behind all that pass nothing on.
+    last = [(i, o.nodes) for i in leaves(o.topology, o.nodes, o.seed)]
     return ConfigDict(
         {
             "name": "macnet",
@@ -44,22 +48,20 @@ def get_config(arg: str = "") -> ConfigDict:
             ]
             + [
                 {"id": f"critic-{i}-{j}", "byline": "judge", "role": CRITIC, "sampling": talk}
-                for i, j in pairs
+                for i, j in pairs + last
             ]
             + [{"id": "merger", "byline": "judge", "role": MERGER, "sampling": talk}],
             "stages": [
                 {
                     "name": "work",
                     "speakers": [f"actor-{i}" for i in range(o.nodes)]
-                    + [f"critic-{i}-{j}" for i, j in pairs],
+                    + [f"critic-{i}-{j}" for i, j in pairs + last],
                     "order": "graph",
                     "view": {
                         "graph": "edges",
-                        "edges": [(f"actor-{i}", f"critic-{i}-{j}") for i, j in pairs]
+                        "edges": [(f"actor-{i}", f"critic-{i}-{j}") for i, j in pairs + last]
                         + [(f"critic-{i}-{j}", f"actor-{j}") for i, j in pairs]
-                        + [(f"actor-{i}", f"actor-{j}") for i, j in pairs]
-                        # Of a graph without edges, so that the list is not empty.
-                        + [("actor-0", "merger")],
+                        + [(f"actor-{i}", f"actor-{j}") for i, j in pairs],
                         "own": False,
                     },
                 },
@@ -67,7 +69,8 @@ def get_config(arg: str = "") -> ConfigDict:
                     "name": "merge",
                     "speakers": ["merger"],
                     "view": {
-                        "authors": [f"actor-{i}" for i in leaves(o.topology, o.nodes, o.seed)],
+                        "authors": [f"actor-{i}" for i, _ in last]
+                        + [f"critic-{i}-{j}" for i, j in last],
                         "own": False,
                     },
                 },

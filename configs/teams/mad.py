@@ -2,8 +2,8 @@
 
 The affirmative side answers, the negative side disagrees, and a moderator says after every round
 whether one is right. If none is after the last round, a judge lists the candidates and decides.
-Each side keeps the whole dispute before its eyes; it never reads the moderator. Options: sides (two
-bylines, joined by "+"), rounds, temperature, max_tokens.
+Everybody has the whole dispute before its eyes; the sides never read the moderator. Options: sides
+(two bylines, joined by "+"), rounds (the first included; the paper has 3), temperature, max_tokens.
 """
 
 from ml_collections import ConfigDict
@@ -20,13 +20,13 @@ MODERATOR = (
     "whether one side is clearly right: verdict: yes or no."
 )
 JUDGE = "You judge the debate."
+REPLY = "Do you agree with the other side? Give your reasons, and answer."
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    o = options(arg, sides=SIDES, rounds=3, temperature=0.0, max_tokens=64)
+    o = options(arg, sides=SIDES, rounds=2, temperature=0.0, max_tokens=64)
     talk = {"temperature": o.temperature, "max_tokens": o.max_tokens}
     dispute = {"authors": "tag:side", "rounds": "all"}
-    heard = {"authors": "tag:side", "rounds": "last", "own": False}
     decided = {"when": [{"field": "moderation.verdict", "equals": "yes"}]}
     return ConfigDict(
         {
@@ -52,28 +52,44 @@ def get_config(arg: str = "") -> ConfigDict:
                     "view": dispute,
                     "instruction": "You disagree with the other side. Answer, and give reasons.",
                 },
+                # From the second round on.
+                {
+                    "name": "affirm",
+                    "speakers": ["affirmative"],
+                    "view": dispute,
+                    "instruction": REPLY,
+                },
+                {
+                    "name": "oppose",
+                    "speakers": ["negative"],
+                    "view": dispute,
+                    "instruction": REPLY,
+                },
                 {
                     "name": "moderation",
                     "speakers": ["moderator"],
-                    "view": heard,
+                    "view": {"authors": ["affirmative", "negative", "moderator"], "rounds": "all"},
                     "parser": "verdict+task",
                 },
                 {
                     "name": "candidates",
                     "speakers": ["judge"],
-                    "view": heard | {"rounds": "all"},
+                    "view": dispute,
                     "parser": "none",
                     "instruction": "List the candidate answers, without reasons.",
                 },
                 {
                     "name": "decision",
                     "speakers": ["judge"],
-                    "view": {"authors": ["affirmative", "negative", "judge"], "rounds": "last"},
+                    "view": {"authors": ["affirmative", "negative", "judge"], "rounds": "all"},
                     "instruction": "Choose among the candidates: give your reasons and the answer.",
                 },
             ],
             "schedule": [
-                {"repeat": ["thesis", "antithesis", "moderation"], "max": o.rounds},
+                "thesis",
+                "antithesis",
+                "moderation",
+                {"repeat": ["affirm", "oppose", "moderation"], "max": o.rounds - 1, "min": 0},
                 {"repeat": ["candidates", "decision"], "max": 1, "min": 0},
             ],
             "stop": decided,

@@ -2,8 +2,11 @@
 
 One call recalls similar problems; `plans` plans are made and rated; the best is coded, run on the
 public tests and debugged up to `fixes` times, then the next best, until the tests pass. The last
-code counts. Where a problem has no tests, code passes that runs. Programs run isolated: see
-`arkjax.tools`. Options: plans, fixes (the paper has 5), temperature, max_tokens.
+code counts. Where a problem has no tests, code passes that runs. Each plan is made from all that
+was recalled, where the paper's go by one recalled problem each; the coder reads the plan alone, not
+the name of the algorithm. Coder and debugger are one agent, who reads its latest program. Programs
+run isolated: see `arkjax.tools`. Options: plans (the paper has 3 or 5), fixes (the paper has 5),
+temperature, max_tokens.
 """
 
 from ml_collections import ConfigDict
@@ -16,10 +19,11 @@ RETRIEVER = (
 )
 PLANNER = "Write a plan for the problem, step by step and without code."
 RATER = "How sure can one be that this plan solves the problem? Confidence: 0 to 100, on a line."
-CODER = "Write the program after the plan, whole, in one ```python block."
+# The plan goes on in the coder's words, as the debugger may have to mend it.
+CODER = "Repeat the plan, and write the program after it, whole, in one ```python block."
 DEBUGGER = (
-    "The program above fails. Find the mistake in plan or program, and write the program anew, "
-    "whole, in one ```python block."
+    "The program above fails. Find the mistake in plan or program, and write both anew, the "
+    "program whole in one ```python block."
 )
 
 
@@ -35,8 +39,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 {"id": "retriever", "byline": "retriever", "role": RETRIEVER, "sampling": talk},
                 {"id": "planner", "byline": "planner", "role": PLANNER, "sampling": talk},
                 {"id": "rater", "byline": "judge", "role": RATER, "sampling": talk},
-                {"id": "coder", "byline": "answer", "role": CODER, "sampling": talk},
-                {"id": "debugger", "byline": "answer", "role": DEBUGGER, "sampling": talk},
+                {"id": "coder", "role": "answer", "sampling": talk},
                 {"id": "runner", "tool": "tests"},
             ],
             "stages": [
@@ -55,6 +58,7 @@ def get_config(arg: str = "") -> ConfigDict:
                     "name": "code",
                     "speakers": ["coder"],
                     "view": {"stages": ["plan"], "pick": "next", "pick_by": "rate.score"},
+                    "instruction": CODER,
                 },
                 {
                     "name": "test",
@@ -66,8 +70,9 @@ def get_config(arg: str = "") -> ConfigDict:
                 },
                 {
                     "name": "debug",
-                    "speakers": ["debugger"],
+                    "speakers": ["coder"],
                     "view": {"stages": ["code", "debug", "test"]},
+                    "instruction": DEBUGGER,
                 },
             ],
             "schedule": [
@@ -84,6 +89,6 @@ def get_config(arg: str = "") -> ConfigDict:
                     "stop": passed,
                 },
             ],
-            "reducer": {"kind": "last", "voters": ["coder", "debugger"]},
+            "reducer": {"kind": "last", "agent": "coder"},
         }
     )

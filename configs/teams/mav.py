@@ -1,8 +1,10 @@
 """Multi-agent verification (arXiv 2502.20379): the candidate that most verifiers approve of.
 
 One generator samples `n` solutions; each verifier looks at each of them for one aspect, alone, and
-approves of it or not. What cannot be read is no approval; of equals the first counts. Options: n
-(the paper has 16), temperature (of the generator), max_tokens.
+approves of it or not. What cannot be read is no approval; of equals the first counts. Five aspects
+of the paper's ten are shipped, and the verdict is read from the check itself, where most of the
+paper's verifiers are asked for it in a second call. Options: n (the paper has 16), temperature (of
+the generator), max_tokens.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,7 @@
 """Mixture of agents (arXiv 2406.04692): layers of proposers, each reading the layer before.
 
-The same request to synthesise stands before the later proposers and the aggregator. Options:
+The later proposers and the aggregator get one and the same request to synthesise, behind the
+responses, which are numbered and not named. The paper has 6 proposers of different models. Options:
 proposers (bylines, joined by "+"), models (names of the models that play them in turn, joined by
 "+"), aggregator (the model that has the last word), layers (that of the aggregator included),
 temperature, max_tokens.
@@ -42,7 +43,10 @@ def get_config(arg: str = "") -> ConfigDict:
                 }
                 for i, name in enumerate(o.proposers)
             ]
-            + [{"id": "aggregator", "byline": "judge", "model": o.aggregator, "sampling": talk}],
+            + [
+                {"id": "aggregator", "byline": "judge", "role": SYNTHESISE, "model": o.aggregator}
+                | {"sampling": talk}
+            ],
             "stages": [
                 {"name": "propose", "speakers": "tag:proposer"},
                 {
@@ -55,7 +59,6 @@ def get_config(arg: str = "") -> ConfigDict:
                     "name": "aggregate",
                     "speakers": ["aggregator"],
                     "view": layer,
-                    "instruction": SYNTHESISE,
                 },
             ],
             "schedule": [

@@ -2,9 +2,11 @@
 
 All answer and say how confident they are; then they read all answers, reasons and confidences and
 answer again, until all agree or `rounds` discussions are over. The vote counts confidences, scaled
-as in the paper. Its convincing samples, which are examples from other data, are left out. Options:
-experts (bylines, joined by "+"), models (names of the models that play them in turn, joined by
-"+"), rounds, temperature, max_tokens.
+as in the paper; one that cannot be read counts nothing, and of equal sums that of the answer given
+more often over all rounds wins. Left out are the paper's convincing samples, which are examples
+from other data, and its grouping of the solutions by their answers. Options: experts (bylines,
+joined by "+"), models (names of the models that play them in turn, joined by "+"), rounds,
+temperature, max_tokens.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +19,7 @@ DISCUSSION = (
     "Review the solutions above, think anew step by step, and answer. Then say how sure you "
     "are, from 0 to 1: confidence: 0.8"
 )
-CONFIDENCE = r"[Cc]onfidence\W{1,6}(?P<confidence>1(?:\.0{1,3})?|0?\.[0-9]{1,4}|0)"
+CONFIDENCE = r"[Cc]onfidence\W{1,6}(?P<confidence>1(?:\.0{1,3})?|0?\.[0-9]{1,4}|0)(?!\.?[0-9])"
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -1,8 +1,9 @@
 """Reflexion (arXiv 2303.11366): an actor tries again, with what it has learned from its failures.
 
-After a failed trial it reflects on why; the next trial sees the last `memory` reflections. Whether
-a trial has failed is told by the gold answer, as in the paper's question answering: the team is an
-oracle's, and every report says so. Options: trials, memory, temperature, max_tokens.
+After a failed trial it reflects on why; the next trial sees the last `memory` reflections, and no
+earlier trial. Whether a trial has failed is told by the gold answer, as in the paper's question
+answering: the team is an oracle's, and every report says so. Options: trials, memory, temperature,
+max_tokens.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,9 @@
 """A group chat whose manager selects the next speaker (AutoGen, arXiv 2308.08155).
 
 Everybody reads the whole conversation. Before each turn a manager names who speaks next; asked
-three times in vain, the one who has spoken least does. It ends when a speaker writes TERMINATE.
-Options: experts (bylines, joined by "+"), turns, temperature, max_tokens.
+three times in vain, the one who has spoken least does, where AutoGen takes the next in the list. It
+ends when a speaker writes TERMINATE. Options: experts (bylines, joined by "+"), turns, temperature,
+max_tokens.
 """
 
 from ml_collections import ConfigDict

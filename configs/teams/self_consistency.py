@@ -1,6 +1,7 @@
 """Self-consistency: samples of one agent under the bare prompt, which vote (arXiv 2203.11171).
 
-Options: n (samples), temperature, max_tokens.
+The paper's prompt shows examples of chains of thought; here the question stands alone. Of answers
+given equally often the first counts. Options: n (samples), temperature, max_tokens.
 """
 
 from ml_collections import ConfigDict

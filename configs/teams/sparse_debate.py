@@ -1,8 +1,10 @@
 """Debate with sparse communication (arXiv 2406.11776): each hears its neighbours in a ring.
 
 Otherwise as the debate of 2305.14325: a fixed number of rounds, then the majority of the last
-answers. Options: experts (bylines, joined by "+"), rounds (the independent opening included), reach
-(neighbours on either side), temperature, max_tokens.
+answers. As there, the paper's agents have no roles and keep their earlier rounds; these are experts
+who read their own and their neighbours' latest messages. Options: experts (bylines, joined by "+"),
+rounds (the independent opening included), reach (neighbours on either side), temperature,
+max_tokens.
 """
 
 from ml_collections import ConfigDict
