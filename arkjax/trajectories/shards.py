@@ -1,0 +1,139 @@
+"""Shards of a record: Parquet files that a kill at any instant leaves whole or absent.
+
+A shard is written in two steps, each a whole file under a temporary name, synced and renamed: first
+`calls-00000.parquet.sha256`, the checksum in the format of `sha256sum`, then `calls-00000.parquet`.
+The checksum goes first so that a shard never exists without it: what a kill can leave behind is a
+checksum without a shard, or a temporary file. Both mean nothing to a reader, and the next writer
+removes them. `sha256sum --check *.sha256` verifies a directory without ArkJAX.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from arkjax.errors import DataError
+from arkjax.storage import ASIDE, remove_leftovers, write_atomic
+from arkjax.trajectories.schema import COLUMNS, SCHEMA, upgraded
+
+_SHARD = re.compile(r"calls-(\d{5,})\.parquet")
+_SIDECAR = ".sha256"
+T = TypeVar("T")
+
+
+def shard_names(directory: Path) -> list[str]:
+    """Names of the shards in a directory in the order of their numbers; none if it is missing."""
+    if not directory.is_dir():
+        return []
+    names = [path.name for path in directory.iterdir() if _SHARD.fullmatch(path.name)]
+    return sorted(names, key=lambda name: (int(_SHARD.fullmatch(name)[1]), name))
+
+
+def next_shard_name(directory: Path) -> str:
+    """Name of the shard that is written next."""
+    last = max((int(_SHARD.fullmatch(name)[1]) for name in shard_names(directory)), default=-1)
+    return f"calls-{last + 1:05d}.parquet"
+
+
+def write_shard(path: Path, table: pa.Table) -> None:
+    """Write a table of `SCHEMA` as a shard, its checksum first.
+
+    Raises:
+      StorageError: if the directory cannot be written.
+    """
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    data = sink.getvalue().to_pybytes()
+    digest = hashlib.sha256(data).hexdigest()
+    write_atomic(path.with_name(path.name + _SIDECAR), f"{digest}  {path.name}\n")
+    write_atomic(path, data)
+
+
+def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """The shard's table, of all columns or some, from bytes whose checksum was verified.
+
+    Raises:
+      DataError: naming the file, if it is damaged or no shard, with the remedy.
+    """
+    remedy = f"delete {path.name} and repeat the command: it samples just those calls again"
+    sidecar = path.with_name(path.name + _SIDECAR)
+    try:
+        expected = sidecar.read_text(encoding="utf-8").split()[0]
+    except (OSError, ValueError, IndexError):
+        raise DataError(f"{path} has no readable checksum file {sidecar.name}: {remedy}") from None
+    try:
+        data = path.read_bytes()
+        found = hashlib.sha256(data).hexdigest()
+        if found != expected:
+            raise DataError(
+                f"{path} is damaged: its SHA-256 is {found[:12]}… where {expected[:12]}… was"
+                f" recorded: {remedy}"
+            )
+        table = pq.read_table(pa.BufferReader(data), columns=columns)
+        table = upgraded(table, columns or COLUMNS)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read ({error}): {remedy}") from error
+    names = columns or SCHEMA.names
+    if table.schema.remove_metadata() != pa.schema([SCHEMA.field(name) for name in names]):
+        raise DataError(f"{path} has other columns than this version of ArkJAX records: {remedy}")
+    return table
+
+
+def recorded_checksum(path: Path) -> str:
+    """The checksum beside a shard; empty if there is none that can be read."""
+    try:
+        text = path.with_name(path.name + _SIDECAR).read_text(encoding="utf-8")
+        return text.split()[0]
+    except (OSError, ValueError, IndexError):
+        return ""
+
+
+def sweep(directory: Path) -> None:
+    """Remove what a killed writer left behind."""
+    remove_leftovers(directory)
+    shards = set(shard_names(directory))
+    for path in directory.glob(f"*{_SIDECAR}"):
+        if _SHARD.fullmatch(path.stem) and path.stem not in shards:
+            path.unlink(missing_ok=True)
+
+
+def store_directories(path: Path) -> list[Path]:
+    """The directories at or below `path` that hold shards, in order of their names.
+
+    Raises:
+      DataError: if there are none.
+    """
+    found = []
+    for folder, folders, files in os.walk(path):
+        folders[:] = sorted(name for name in folders if ASIDE not in name)
+        if any(_SHARD.fullmatch(name) for name in files):
+            found.append(Path(folder))
+    if not found:
+        kind = "holds no recorded calls (calls-*.parquet)" if path.exists() else "does not exist"
+        raise DataError(f"{path} {kind}: give a run directory, or the directory of a store")
+    return sorted(found)
+
+
+def ahead(function: Callable[[str], T], names: Sequence[str], workers: int = 2) -> Iterator[T]:
+    """`function` of each name, in order, computed by threads a few names ahead of the reader.
+
+    Hashing and decoding of a shard run outside of Python's lock, so that two cores share them.
+    """
+    left: Iterable[str] = iter(names)
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = [pool.submit(function, name) for name in islice(left, workers)]
+        try:
+            while waiting:
+                result = waiting.pop(0).result()
+                waiting += [pool.submit(function, name) for name in islice(left, 1)]
+                yield result
+        finally:
+            for future in waiting:
+                future.cancel()
