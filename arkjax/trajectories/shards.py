@@ -7,6 +7,7 @@ checksum without a shard, or a temporary file. Both mean nothing to a reader, an
 removes them. `sha256sum --check *.sha256` verifies a directory without ArkJAX.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -25,7 +26,7 @@ from arkjax.trajectories.schema import COLUMNS, SCHEMA, upgraded
 
 _SHARD = re.compile(r"calls-(\d{5,})\.parquet")
 _SIDECAR = ".sha256"
-T = TypeVar("T")
+S, T = TypeVar("S"), TypeVar("T")
 
 
 def shard_names(directory: Path) -> list[str]:
@@ -86,6 +87,18 @@ def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
     return table
 
 
+def rows_of(paths: Iterable[Path]) -> int:
+    """Rows of shards by their footers: for a progress bar, since nothing is verified.
+
+    One that cannot be read counts as none; whoever reads it says what is wrong with it.
+    """
+    total = 0
+    for path in paths:
+        with contextlib.suppress(OSError, pa.ArrowException):
+            total += pq.read_metadata(path).num_rows
+    return total
+
+
 def recorded_checksum(path: Path) -> str:
     """The checksum beside a shard; empty if there is none that can be read."""
     try:
@@ -121,18 +134,18 @@ def store_directories(path: Path) -> list[Path]:
     return sorted(found)
 
 
-def ahead(function: Callable[[str], T], names: Sequence[str], workers: int = 2) -> Iterator[T]:
-    """`function` of each name, in order, computed by threads a few names ahead of the reader.
+def ahead(function: Callable[[S], T], items: Sequence[S], workers: int = 2) -> Iterator[T]:
+    """`function` of each item, in order, computed by threads a few items ahead of the reader.
 
     Hashing and decoding of a shard run outside of Python's lock, so that two cores share them.
     """
-    left: Iterable[str] = iter(names)
+    left: Iterable[S] = iter(items)
     with ThreadPoolExecutor(workers) as pool:
-        waiting = [pool.submit(function, name) for name in islice(left, workers)]
+        waiting = [pool.submit(function, item) for item in islice(left, workers)]
         try:
             while waiting:
                 result = waiting.pop(0).result()
-                waiting += [pool.submit(function, name) for name in islice(left, 1)]
+                waiting += [pool.submit(function, item) for item in islice(left, 1)]
                 yield result
         finally:
             for future in waiting:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -80,18 +80,22 @@ class CallStore:
     def __iter__(self) -> Iterator[Call]:
         """Every call once, shard by shard: the way to read a record larger than memory."""
         for name, table in self.tables():
-            doubles = self._doubles.get(name, ())
-            for row, call in enumerate(from_table(table)):
-                if row not in doubles:
-                    yield call
+            yield from from_table(self._once(name, table))
         yield from self._buffer.values()
+
+    def unique_tables(self) -> Iterator[pa.Table]:
+        """Every call once, as a table of `SCHEMA` for each shard and for what is buffered."""
+        for name, table in self.tables():
+            yield self._once(name, table)
+        if self._buffer:
+            yield to_table(list(self._buffer.values()))
 
     def tables(self, columns: list[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
         """Name and table of each shard, verified: without what is buffered, doubles included."""
-        names = shard_names(self.directory)
-        self._index(sorted(set(names) - set(self._names)))
-        tables = ahead(lambda name: read_shard(self.directory / name, columns), names)
-        yield from zip(names, tables, strict=True)
+        known = set(self._names)
+        self._index([name for name in shard_names(self.directory) if name not in known])
+        tables = ahead(lambda name: read_shard(self.directory / name, columns), self._names)
+        yield from zip(list(self._names), tables, strict=True)
 
     def ids(self) -> set[str]:
         """The ids of all recorded calls."""
@@ -107,6 +111,11 @@ class CallStore:
             return None
         name, row = self._place(position)
         return self._calls(name)[row]
+
+    def systems(self) -> set[str]:
+        """The names of all teams that calls were made for."""
+        recorded = (table["system"].unique().to_pylist() for _, table in self.tables(["system"]))
+        return {call.system for call in self._buffer.values()}.union(*recorded)
 
     def problems(self) -> list[str]:
         """The ids of all problems, in the order in which they were first recorded."""
@@ -137,6 +146,30 @@ class CallStore:
                 yield from self._of_problems(batch, buffered)
                 batch = {}
         yield from self._of_problems(batch, buffered)
+
+    def lookup(self, column: str) -> Callable[[str], str | None]:
+        """A text column by call id: 4 bytes of memory for each recorded call.
+
+        Args:
+          column: such as "agent"; of few different values.
+        """
+        values: dict[str, int] = {}
+        codes = [np.zeros(0, np.int32)]
+        for _, table in self.tables([column]):
+            encoded = table[column].combine_chunks().dictionary_encode()
+            for chunk in encoded.chunks if isinstance(encoded, pa.ChunkedArray) else [encoded]:
+                own = [values.setdefault(v, len(values)) for v in chunk.dictionary.to_pylist()]
+                indices = chunk.indices.to_numpy(zero_copy_only=False)
+                codes.append(np.array(own, np.int32)[indices])
+        every, names = np.concatenate(codes), list(values)
+
+        def find(call_id: str) -> str | None:
+            if call_id in self._buffer:
+                return getattr(self._buffer[call_id], column)
+            position = self._ids.find(call_id)
+            return names[every[position]] if 0 <= position < len(every) else None
+
+        return find
 
     def append(self, calls: Call | Iterable[Call]) -> None:
         """Record calls; one whose id is there already is not recorded again."""
@@ -204,6 +237,13 @@ class CallStore:
         self._starts = np.append(self._starts, self._starts[-1] + rows)
         if not new.all():
             self._doubles[name] = set(np.flatnonzero(~new).tolist())
+
+    def _once(self, name: str, table: pa.Table) -> pa.Table:
+        """The table of a shard without the calls that an earlier row has recorded already."""
+        doubles = self._doubles.get(name)
+        if not doubles:
+            return table
+        return table.take([row for row in range(len(table)) if row not in doubles])
 
     def _by_problem(self) -> ProblemIndex:
         if self._problem_index is None:
