@@ -243,7 +243,7 @@ class CallStore:
         doubles = self._doubles.get(name)
         if not doubles:
             return table
-        return table.take([row for row in range(len(table)) if row not in doubles])
+        return _rows(table, [row for row in range(len(table)) if row not in doubles])
 
     def _by_problem(self) -> ProblemIndex:
         if self._problem_index is None:
@@ -269,7 +269,7 @@ class CallStore:
             if name in self._recent:
                 found = [self._recent[name][row] for row in kept]
             else:
-                found = from_table(read_shard(self.directory / name).take(kept))
+                found = from_table(_rows(read_shard(self.directory / name), kept))
             for call in found:
                 calls[call.problem_id].append(call)
         for problem, several in calls.items():
@@ -288,6 +288,10 @@ class CallStore:
                 self._recent.popitem(last=False)
         self._recent.move_to_end(name)
         return self._recent[name]
+
+
+def _rows(table: pa.Table, rows: list[int]) -> pa.Table:
+    return table.take(pa.array(rows, pa.int64()))
 
 
 def write_run_info(directory: str | Path, info: Mapping[str, Any]) -> None:

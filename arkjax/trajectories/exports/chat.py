@@ -1,13 +1,12 @@
 """Calls as chats in the style of OpenAI's API, one JSON object a line."""
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from arkjax.errors import ConfigError
-from arkjax.trajectories.exports.folder import Selection
+from arkjax.trajectories.exports.folder import Selection, json_line
 from arkjax.trajectories.schema import ACTION, Call
 from arkjax.trajectories.store import CallStore
 from arkjax.trajectories.transcript import Decoder, Lookup, messages
@@ -46,9 +45,7 @@ def write_chat(
     with (folder / "calls.jsonl").open("w", encoding="utf-8") as file:
         for call in selection.calls(store):
             if not call.is_action:
-                line = json.dumps(chat(call, tokenizer, agent, model), ensure_ascii=False)
-                # A lone surrogate, which no file can hold, becomes what JSON can spell.
-                file.write(line.encode("utf-8", "replace").decode() + "\n")
+                file.write(json_line(chat(call, tokenizer, agent, model)))
                 written += 1
             advance(1)
     return written

@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from arkjax.trajectories.transcript import Decoder
 
 MARK = "arkjax_export.json"
 """The file that tells an export from a folder of somebody's own."""
+_SPELLED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +123,16 @@ def export(
         }
         (folder / MARK).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
     return written
+
+
+def json_line(value: Any) -> str:
+    """A value as one line of JSON, for files of lines.
+
+    Lone surrogates, which no UTF-8 file can hold, and characters that some readers take for the end
+    of a line are spelled with escapes; all others stay readable.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    return _SPELLED.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n"
 
 
 def _chosen(selection: Selection) -> str:

@@ -14,7 +14,6 @@ ended, and traces follow one another from a given instant. Spans say so in `arkj
 
 import dataclasses
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 from arkjax import __version__
 from arkjax.errors import ConfigError
-from arkjax.trajectories.exports.folder import Selection
+from arkjax.trajectories.exports.folder import Selection, json_line
 from arkjax.trajectories.schema import ACTION, Call, canonical_json
 from arkjax.trajectories.store import CallStore
 from arkjax.trajectories.transcript import Decoder, messages
@@ -59,8 +58,7 @@ def write_otel(
                 if selection.system not in (None, system):
                     continue
                 trace = Trace(own, now, words, selection.content)
-                line = json.dumps(trace.resource_spans(), ensure_ascii=False)
-                file.write(line.encode("utf-8", "replace").decode() + "\n")
+                file.write(json_line(trace.resource_spans()))
                 now = trace.end
                 written += len(own)
             advance(len(calls))
