@@ -27,6 +27,13 @@ from arkjax.trajectories.schema import COLUMNS, SCHEMA, upgraded
 _SHARD = re.compile(r"calls-(\d{5,})\.parquet")
 _SIDECAR = ".sha256"
 S, T = TypeVar("S"), TypeVar("T")
+# Columns of few different values. A dictionary of token ids or numbers instead hides from the
+# compressor that prompts repeat what calls generated: shards are up to 1.7 times as large.
+_DICTIONARIES = [
+    *("problem_id", "system", "stage", "agent", "finish_reason", "model", "sampling", "parsed"),
+]
+# Of a problem's calls only the row groups that hold them are decoded.
+_GROUP_ROWS = 1024
 
 
 def shard_names(directory: Path) -> list[str]:
@@ -50,15 +57,29 @@ def write_shard(path: Path, table: pa.Table) -> None:
       StorageError: if the directory cannot be written.
     """
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        use_dictionary=_DICTIONARIES,
+        row_group_size=_GROUP_ROWS,
+    )
     data = sink.getvalue().to_pybytes()
     digest = hashlib.sha256(data).hexdigest()
     write_atomic(path.with_name(path.name + _SIDECAR), f"{digest}  {path.name}\n")
     write_atomic(path, data)
 
 
-def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """The shard's table, of all columns or some, from bytes whose checksum was verified.
+def read_shard(
+    path: Path, columns: list[str] | None = None, rows: Sequence[int] | None = None
+) -> pa.Table:
+    """The shard's table from bytes whose checksum was verified.
+
+    Args:
+      path: of the shard.
+      columns: those wanted; all if None.
+      rows: ascending numbers of the rows wanted, of which the row groups alone are decoded; all if
+        None.
 
     Raises:
       DataError: naming the file, if it is damaged or no shard, with the remedy.
@@ -77,7 +98,8 @@ def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
                 f"{path} is damaged: its SHA-256 is {found[:12]}… where {expected[:12]}… was"
                 f" recorded: {remedy}"
             )
-        table = pq.read_table(pa.BufferReader(data), columns=columns)
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            table = file.read(columns) if rows is None else _rows(file, columns, rows)
         table = upgraded(table, columns or COLUMNS)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read ({error}): {remedy}") from error
@@ -85,6 +107,19 @@ def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
     if table.schema.remove_metadata() != pa.schema([SCHEMA.field(name) for name in names]):
         raise DataError(f"{path} has other columns than this version of ArkJAX records: {remedy}")
     return table
+
+
+def _rows(file: pq.ParquetFile, columns: list[str] | None, rows: Sequence[int]) -> pa.Table:
+    groups, kept, before, start = [], [], 0, 0
+    for group in range(file.num_row_groups):
+        end = start + file.metadata.row_group(group).num_rows
+        inside = [row - start + before for row in rows if start <= row < end]
+        if inside:
+            groups.append(group)
+            kept += inside
+            before += end - start
+        start = end
+    return file.read_row_groups(groups, columns).take(pa.array(kept, pa.int64()))
 
 
 def rows_of(paths: Iterable[Path]) -> int:

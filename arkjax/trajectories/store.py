@@ -243,7 +243,8 @@ class CallStore:
         doubles = self._doubles.get(name)
         if not doubles:
             return table
-        return _rows(table, [row for row in range(len(table)) if row not in doubles])
+        kept = [row for row in range(len(table)) if row not in doubles]
+        return table.take(pa.array(kept, pa.int64()))
 
     def _by_problem(self) -> ProblemIndex:
         if self._problem_index is None:
@@ -269,7 +270,7 @@ class CallStore:
             if name in self._recent:
                 found = [self._recent[name][row] for row in kept]
             else:
-                found = from_table(_rows(read_shard(self.directory / name), kept))
+                found = from_table(read_shard(self.directory / name, rows=kept))
             for call in found:
                 calls[call.problem_id].append(call)
         for problem, several in calls.items():
@@ -288,10 +289,6 @@ class CallStore:
                 self._recent.popitem(last=False)
         self._recent.move_to_end(name)
         return self._recent[name]
-
-
-def _rows(table: pa.Table, rows: list[int]) -> pa.Table:
-    return table.take(pa.array(rows, pa.int64()))
 
 
 def write_run_info(directory: str | Path, info: Mapping[str, Any]) -> None:
