@@ -94,8 +94,9 @@ class CallStore:
         """Name and table of each shard, verified: without what is buffered, doubles included."""
         known = set(self._names)
         self._index([name for name in shard_names(self.directory) if name not in known])
-        tables = ahead(lambda name: read_shard(self.directory / name, columns), self._names)
-        yield from zip(list(self._names), tables, strict=True)
+        names = list(self._names)
+        tables = ahead(lambda name: read_shard(self.directory / name, columns), names)
+        yield from zip(names, tables, strict=True)
 
     def ids(self) -> set[str]:
         """The ids of all recorded calls."""
@@ -140,11 +141,13 @@ class CallStore:
         for call in self._buffer.values():
             buffered[call.problem_id].append(call)
         batch: dict[str, np.ndarray] = {}
+        size = 0
         for problem in self.problems() if problems is None else problems:
             batch[problem] = index.rows(problem)
-            if sum(map(len, batch.values())) >= _CALLS_IN_MEMORY:
+            size += len(batch[problem])
+            if size >= _CALLS_IN_MEMORY:
                 yield from self._of_problems(batch, buffered)
-                batch = {}
+                batch, size = {}, 0
         yield from self._of_problems(batch, buffered)
 
     def lookup(self, column: str) -> Callable[[str], str | None]:

@@ -109,6 +109,7 @@ def export(
         progress.task(f"export {name}", unit="calls", total=len(store)) as task,
     ):
         written = writer(store, selection, folder, tokenizer, task.advance)
+        task.total = task.done  # Without those that were not chosen.
         if not written:
             raise DataError(
                 f"{store.directory} has no calls that are chosen ({_chosen(selection)}): "
