@@ -126,13 +126,14 @@ SCHEMA = pa.schema([(name, _TYPES[name]) for name in COLUMNS], metadata={"arkjax
 # Columns that older records have not, and what stands for them there.
 _ADDED: dict[str, Any] = {"step": 0, "top_ids": [], "top_logprobs": []}
 _CLOCK = ("seconds", "cached_len")
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 def canonical_json(value: Any) -> str:
     """JSON text that is equal for equal values: sorted keys, no spaces, no NaN."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return _ENCODER.encode(value)
 
 
 def sampling_dict(sampling: SamplingParams) -> dict[str, Any]:

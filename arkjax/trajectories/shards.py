@@ -99,7 +99,10 @@ def read_shard(
                 f" recorded: {remedy}"
             )
         with pq.ParquetFile(pa.BufferReader(data)) as file:
+            # Older records lack some columns, which are left out here and put in by `upgraded`.
             table = file.read(columns) if rows is None else _rows(file, columns, rows)
+        if columns is not None:
+            table = table.select([name for name in columns if name in table.schema.names])
         table = upgraded(table, columns or COLUMNS)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read ({error}): {remedy}") from error

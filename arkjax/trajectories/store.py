@@ -3,7 +3,7 @@
 import json
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,7 +14,14 @@ import pyarrow as pa
 from arkjax.errors import DataError
 from arkjax.storage import storage_errors, write_atomic
 from arkjax.trajectories.index import IdIndex, ProblemIndex, keys_of
-from arkjax.trajectories.schema import Call, canonical_order, content_hash, from_table, to_table
+from arkjax.trajectories.schema import (
+    COLUMNS,
+    Call,
+    canonical_order,
+    content_hash,
+    from_table,
+    to_table,
+)
 from arkjax.trajectories.shards import (
     ahead,
     next_shard_name,
@@ -79,28 +86,32 @@ class CallStore:
 
     def __iter__(self) -> Iterator[Call]:
         """Every call once, shard by shard: the way to read a record larger than memory."""
-        for name, table in self.tables():
-            yield from from_table(self._once(name, table))
+        for table in self.tables():
+            yield from from_table(table)
         yield from self._buffer.values()
 
+    def tables(self, columns: Sequence[str] = COLUMNS) -> Iterator[pa.Table]:
+        """The recorded calls as Arrow tables of some columns of `SCHEMA`, one for each shard.
+
+        Every call is there once. It is the way to go through a large record column by column;
+        calls that are not flushed yet are left out.
+        """
+        for name, table in self._every_row(list(columns)):
+            doubles = self._doubles.get(name)
+            if doubles:
+                kept = [row for row in range(len(table)) if row not in doubles]
+                table = table.take(pa.array(kept, pa.int64()))
+            yield table
+
     def unique_tables(self) -> Iterator[pa.Table]:
-        """Every call once, as a table of `SCHEMA` for each shard and for what is buffered."""
-        for name, table in self.tables():
-            yield self._once(name, table)
+        """Every call once, those that are not flushed yet included, as tables of `SCHEMA`."""
+        yield from self.tables()
         if self._buffer:
             yield to_table(list(self._buffer.values()))
 
-    def tables(self, columns: list[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
-        """Name and table of each shard, verified: without what is buffered, doubles included."""
-        known = set(self._names)
-        self._index([name for name in shard_names(self.directory) if name not in known])
-        names = list(self._names)
-        tables = ahead(lambda name: read_shard(self.directory / name, columns), names)
-        yield from zip(names, tables, strict=True)
-
     def ids(self) -> set[str]:
         """The ids of all recorded calls."""
-        recorded = (table["call_id"].to_pylist() for _, table in self.tables(["call_id"]))
+        recorded = (table["call_id"].to_pylist() for table in self.tables(["call_id"]))
         return set(self._buffer).union(*recorded)
 
     def get(self, call_id: str) -> Call | None:
@@ -115,7 +126,7 @@ class CallStore:
 
     def systems(self) -> set[str]:
         """The names of all teams that calls were made for."""
-        recorded = (table["system"].unique().to_pylist() for _, table in self.tables(["system"]))
+        recorded = (table["system"].unique().to_pylist() for table in self.tables(["system"]))
         return {call.system for call in self._buffer.values()}.union(*recorded)
 
     def problems(self) -> list[str]:
@@ -158,7 +169,7 @@ class CallStore:
         """
         values: dict[str, int] = {}
         codes = [np.zeros(0, np.int32)]
-        for _, table in self.tables([column]):
+        for _, table in self._every_row([column]):
             encoded = table[column].combine_chunks().dictionary_encode()
             for chunk in encoded.chunks if isinstance(encoded, pa.ChunkedArray) else [encoded]:
                 own = [values.setdefault(v, len(values)) for v in chunk.dictionary.to_pylist()]
@@ -241,13 +252,13 @@ class CallStore:
         if not new.all():
             self._doubles[name] = set(np.flatnonzero(~new).tolist())
 
-    def _once(self, name: str, table: pa.Table) -> pa.Table:
-        """The table of a shard without the calls that an earlier row has recorded already."""
-        doubles = self._doubles.get(name)
-        if not doubles:
-            return table
-        kept = [row for row in range(len(table)) if row not in doubles]
-        return table.take(pa.array(kept, pa.int64()))
+    def _every_row(self, columns: list[str]) -> Iterator[tuple[str, pa.Table]]:
+        """Name and table of each shard, what another process has written by now included."""
+        known = set(self._names)
+        self._index([name for name in shard_names(self.directory) if name not in known])
+        names = list(self._names)
+        tables = ahead(lambda name: read_shard(self.directory / name, columns), names)
+        yield from zip(names, tables, strict=True)
 
     def _by_problem(self) -> ProblemIndex:
         if self._problem_index is None:

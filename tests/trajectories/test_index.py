@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arkjax.errors import DataError
+from arkjax.storage import sha256_file
 from arkjax.trajectories.index import IdIndex, key_of, keys_of
-from arkjax.trajectories.schema import canonical_order
+from arkjax.trajectories.schema import canonical_order, to_table
 from arkjax.trajectories.store import CallStore
 
 pytestmark = pytest.mark.fast
@@ -115,6 +116,23 @@ def test_a_call_that_two_shards_have_is_read_once(debate, store_of):
     assert len(store) == 24 == len(list(store))
     assert store.of_problem("p1") == canonical_order(calls[6:12])
     assert sum(len(table) for table in store.unique_tables()) == 24
+    agents = [name for table in store.tables(["agent"]) for name in table["agent"].to_pylist()]
+    assert agents == [call.agent for call in calls]
+
+
+def test_columns_come_in_the_order_asked_also_from_before_they_were_recorded(debate, tmp_path):
+    import pyarrow.parquet as pq
+
+    calls = debate(1)
+    old = to_table(calls).drop_columns(["step", "top_ids", "top_logprobs"])
+    pq.write_table(old, tmp_path / "calls-00000.parquet")
+    digest = sha256_file(tmp_path / "calls-00000.parquet")
+    name = "calls-00000.parquet"
+    (tmp_path / f"{name}.sha256").write_text(f"{digest}  {name}\n")
+    (table,) = CallStore(tmp_path).tables(["step", "agent", "top_ids", "call_id"])
+    assert table.schema.names == ["step", "agent", "top_ids", "call_id"]
+    assert table["step"].to_pylist() == [0] * 6
+    assert CallStore(tmp_path).of_problem("p1") == canonical_order(calls)
 
 
 def test_a_property_of_calls_is_looked_up_without_them(debate, store_of):
