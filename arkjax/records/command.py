@@ -156,7 +156,11 @@ def _merge(arguments: argparse.Namespace, progress: Progress) -> int:
     from arkjax.trajectories.merge import merge
     from arkjax.trajectories.shards import store_directories
 
-    sources = list(dict.fromkeys(s for path in arguments.path for s in store_directories(path)))
+    found = dict.fromkeys(store for path in arguments.path for store in store_directories(path))
+    # What an earlier merge has made of them may lie among them.
+    sources = [store for store in found if store.resolve() != arguments.out.resolve()]
+    if not sources:
+        raise ConfigError(f"{arguments.out} is all that there is to merge: give its sources")
     kept = merge(arguments.out, sources, prefer_first=arguments.prefer_first, progress=progress)
     print(f"{arguments.out}: {kept:,} calls of {len(sources)} stores")
     return 0

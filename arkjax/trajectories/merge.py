@@ -10,9 +10,9 @@ import numpy as np
 
 from arkjax.errors import ConfigError, DataError
 from arkjax.progress import Progress
-from arkjax.storage import flush, remove, storage_errors, write_atomic
+from arkjax.storage import ASIDE, flush, remove, storage_errors, write_atomic
 from arkjax.trajectories.index import IdIndex, keys_of
-from arkjax.trajectories.schema import COLUMNS, Call, call_digest, canonical_json, from_table
+from arkjax.trajectories.schema import COLUMNS, Call, call_digest, from_table
 from arkjax.trajectories.shards import (
     ahead,
     read_shard,
@@ -63,44 +63,59 @@ def merge(
         raise ConfigError(
             f"{out} is there already and not a merge of these stores: choose another place"
         )
-    work = out.with_name(f".{out.name}.merging")
+    # A name that no search for stores takes for one.
+    work = out.with_name(f".{out.name}{ASIDE}merging")
     if work.exists() and _made_of(work) != made_of:
         with storage_errors(work):
             remove(work)
     with storage_errors(out):
         work.mkdir(parents=True, exist_ok=True)
     write_atomic(work / _FILE, json.dumps(made_of, indent=1, sort_keys=True) + "\n")
-    index, digests, starts = IdIndex(), [np.zeros(0, np.uint64)], [0]
-    known = np.zeros(0, np.uint64)
-    tables = ahead(lambda place: read_shard(place[0] / place[1]), places)
-    with (
-        progress.task(
-            "merge", unit="calls", total=rows_of(source / name for source, name in places)
-        ) as task,
-        CallStore(work, flush_seconds=float("inf")) as store,
-    ):
-        for place, table in zip(places, tables, strict=True):
-            calls = from_table(table)
-            own = np.frombuffer(b"".join(call_digest(c, _CLOCK)[:8] for c in calls), np.uint64)
-            keys = keys_of(table["call_id"])
-            index.add(keys)
-            digests.append(own)
-            at = index.find_many(keys)
-            if int(at.min(initial=starts[-1])) < starts[-1] or len(set(at.tolist())) < len(at):
-                known = np.concatenate([known, *digests])
-                digests = []
-                different = np.flatnonzero(known[at] != own)
-                if len(different) and not prefer_first:
-                    row = int(different[0])
-                    raise _conflict(places, starts, int(at[row]), place, calls[row])
-            starts.append(starts[-1] + len(calls))
-            store.append(calls)
-            task.advance(len(calls))
+    try:
+        kept = _fill(work, places, prefer_first, progress)
+    except _Conflict:
+        # Nothing can go on from it: the next merge is of other stores, or prefers the first.
+        remove(work)
+        raise
     with storage_errors(out):
         if out.exists():
             out.rmdir()
         os.replace(work, out)
         flush(out.parent)
+    return kept
+
+
+class _Conflict(DataError):
+    """Two sources tell a call differently."""
+
+
+def _fill(
+    work: Path, places: Sequence[tuple[Path, str]], prefer_first: bool, progress: Progress
+) -> int:
+    """Append the calls of all shards to the store at `work`; returns how many it holds."""
+    total = rows_of(source / name for source, name in places)
+    index, starts, digests = IdIndex(), [0], np.zeros(total, np.uint64)
+    with (
+        progress.task("merge", unit="calls", total=total) as task,
+        CallStore(work, flush_seconds=float("inf")) as store,
+    ):
+        tables = ahead(lambda place: read_shard(place[0] / place[1]), places)
+        for place, table in zip(places, tables, strict=True):
+            calls = from_table(table)
+            begin, end = starts[-1], starts[-1] + len(calls)
+            own = np.frombuffer(b"".join(call_digest(c, _CLOCK)[:8] for c in calls), np.uint64)
+            digests[begin:end] = own
+            keys = keys_of(table["call_id"])
+            index.add(keys)
+            # Where each of these calls was recorded first: here, or in a shard before.
+            first = index.find_many(keys)
+            different = np.flatnonzero(digests[first] != own)
+            if len(different) and not prefer_first:
+                row = int(different[0])
+                raise _conflict(places, starts, int(first[row]), place, calls[row])
+            starts.append(end)
+            store.append(calls)
+            task.advance(len(calls))
     return len(store)
 
 
@@ -122,19 +137,19 @@ def _conflict(
     position: int,
     place: tuple[Path, str],
     call: Call,
-) -> DataError:
+) -> _Conflict:
     shard = int(np.searchsorted(starts, position, "right")) - 1
-    first = places[shard] if shard < len(places) else place
+    first = places[shard]
     row = position - starts[shard]
     (other,) = from_table(read_shard(first[0] / first[1]).slice(row, 1))
     fields = [
         name
         for name in COLUMNS
         if name not in _CLOCK
-        and canonical_json([str(getattr(call, name))])
-        != canonical_json([str(getattr(other, name))])
+        # As texts, in which what is no number equals itself.
+        and str(getattr(call, name)) != str(getattr(other, name))
     ]
-    return DataError(
+    return _Conflict(
         f"call {call.call_id} is recorded differently in {first[0] / first[1]} and in "
         f"{place[0] / place[1]} ({', '.join(fields)}): leave one of the stores out, or take what "
         "the first says with --prefer-first"

@@ -170,6 +170,10 @@ def test_merge_puts_the_stores_of_two_processes_together(trajectories, team, tmp
     assert done.returncode == 0, done.stderr
     assert CallStore(tmp_path / "out").content_hash() == content_hash(calls)
     assert "merged before" in trajectories(*arguments).stderr
+    # The folder that holds them, and by now what was made of them.
+    folders = [tmp_path / name for name in ("out", "a", "out", "b")]
+    inside = trajectories("merge", *folders)
+    assert inside.returncode == 0 and "merged before" in inside.stderr
     refused = trajectories("merge", tmp_path / "a", tmp_path / "b")
     assert refused.returncode == 2 and "is there already" in refused.stderr
 
@@ -218,6 +222,7 @@ def test_one_of_several_stores_has_to_be_named(trajectories, run_copy):
     assert "stores: give one of" in done.stderr and "seed-0/evaluate/" in done.stderr
 
 
+@pytest.mark.slow
 def test_rescore_agrees_with_the_record_and_finds_a_changed_one(trajectories, run_copy, team):
     done = trajectories("rescore", run_copy, "--limit", 40)
     assert done.returncode == 0, done.stderr
@@ -232,6 +237,7 @@ def test_rescore_agrees_with_the_record_and_finds_a_changed_one(trajectories, ru
     assert f"{team}: 10 of " in done.stderr and f"{calls[0].call_id} by " in done.stderr
 
 
+@pytest.mark.slow
 def test_resample_gives_the_same_tokens_and_names_calls_that_it_does_not(
     trajectories, run_copy, team
 ):
