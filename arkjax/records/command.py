@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from arkjax.errors import ConfigError, DataError
+from arkjax.errors import ArkJAXError, ConfigError, DataError
 from arkjax.progress import Progress
 
 _FORMATS = ("chat-jsonl", "hf", "tfds", "otel")
@@ -32,7 +32,14 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
       ArkJAXError: one clear line.
     """
-    return arguments.run(arguments, Progress(enabled=not arguments.quiet))
+    try:
+        return arguments.run(arguments, Progress(enabled=not arguments.quiet))
+    except ArkJAXError as error:
+        from arkjax.trajectories.transcript import printable
+
+        # It may name what somebody else has recorded.
+        error.args = (printable(str(error)),)
+        raise
 
 
 def _count(text: str) -> int:

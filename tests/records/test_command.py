@@ -141,6 +141,11 @@ def test_no_escape_sequence_of_a_model_reaches_a_terminal(arkjax_command, team, 
             plain = re.sub(r"\x1b\[[0-9;]*m", "", told)
             assert "\\x1b]0;owned\\x07\\x1b[2J\\x9b31m[bold red]so 3[/] \\u202e :boom:" in plain
 
+    for wrong in (["show", tmp_path / "bad", "--problem", "x"], ["verify", tmp_path / "bad"]):
+        done = arkjax_command("trajectories", *wrong)
+        assert done.returncode == 3 or wrong[0] == "verify"
+        assert "\x1b" not in done.stdout + done.stderr
+
 
 def test_verify_says_what_is_wrong_and_where(trajectories, run_copy, team):
     whole = trajectories("verify", run_copy)

@@ -62,16 +62,18 @@ def test_an_export_is_whole_or_absent_and_replaces_only_exports(
     with pytest.raises(ConfigError, match="--overwrite"):
         written(name)
     before = {p.name: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
-    failing = CallStore.unique_tables
 
-    def stops(store):
-        yield next(failing(store))
-        raise DataError("the second shard is damaged")
+    def stopping(method):
+        def stops(store):
+            yield next(method(store))
+            raise DataError("the second shard is damaged")
+
+        return stops
 
     with monkeypatch.context() as patch:
-        patch.setattr(CallStore, "unique_tables", stops)
-        patch.setattr(CallStore, "by_problem", lambda store: stops(store))
-        with pytest.raises((DataError, ValueError)):
+        for method in ("unique_tables", "by_problem"):
+            patch.setattr(CallStore, method, stopping(getattr(CallStore, method)))
+        with pytest.raises(DataError, match="the second shard"):
             written(name, overwrite=True)
     assert {p.name: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == before
     assert written(name, overwrite=True) == out
@@ -318,6 +320,7 @@ def test_a_debate_is_a_trace_of_team_stages_calls_and_actions(written):
     expected = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "arkjax",
+        "gen_ai.conversation.id": "debate/p2",
         "gen_ai.request.model": "base-0",
         "gen_ai.request.seed": call.seed,
         "gen_ai.request.temperature": 0.7,

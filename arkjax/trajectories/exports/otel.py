@@ -208,6 +208,7 @@ class Trace:
         facts = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": "arkjax",
+            "gen_ai.conversation.id": f"{call.system}/{call.problem_id}",
             "gen_ai.request.model": call.model,
             "gen_ai.request.seed": call.seed,
             "gen_ai.response.id": call.call_id,
