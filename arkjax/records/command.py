@@ -77,7 +77,7 @@ def _stats(arguments: argparse.Namespace, progress: Progress) -> int:
 
 
 def _add_show(parser: argparse.ArgumentParser) -> None:
-    _path(parser)
+    _path(parser, _STORE)
     parser.add_argument("--problem", metavar="ID", help="the debate of this problem")
     parser.add_argument("--call", metavar="ID", help="one call, with all of its prompt")
     parser.add_argument("--limit", type=_count, default=1, help="debates to show (default 1)")
@@ -177,8 +177,14 @@ def _merge(arguments: argparse.Namespace, progress: Progress) -> int:
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    _path(parser)
-    parser.add_argument("--format", required=True, choices=_FORMATS)
+    _path(parser, _STORE)
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=_FORMATS,
+        help="OpenAI's messages, a dataset folder of Hugging Face or of TensorFlow Datasets, or "
+        "OpenTelemetry spans",
+    )
     parser.add_argument("--out", required=True, type=Path, help="the folder to be made")
     parser.add_argument("--system", metavar="NAME", help="only calls of this team")
     parser.add_argument("--only-correct", action="store_true", help="only calls graded right")
@@ -251,10 +257,11 @@ def _replay(arguments: argparse.Namespace, progress: Progress) -> int:
 
 
 _PATH = "the directory of a store, or a run directory: then all its stores"
+_STORE = "the directory of a store, such as RUN/seed-0/sample/team"
 
 
-def _path(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, help=_PATH)
+def _path(parser: argparse.ArgumentParser, what: str = _PATH) -> None:
+    parser.add_argument("path", type=Path, help=what)
 
 
 def _tokenizer(parser: argparse.ArgumentParser) -> None:

@@ -15,8 +15,9 @@ repeat can be compressed; ids of calls follow from their content, as `verify` de
   the same folder for the same problem, `pyarrow.dataset` with a filter, for a few of them, with no
   checksums verified. The ratio is of these two.
 
-Each part runs in a process of its own, and `peak_gib` is the largest of their peak memories. The
-last line is one JSON object.
+Each part runs in a process of its own: `peak_gib` is the largest of their peak memories, and
+`cpu_seconds` what all of them computed, making the calls up included. The last line is one JSON
+object.
 """
 
 import argparse
@@ -76,6 +77,7 @@ def main() -> None:
             "seconds": round(sum(took.values()), 2),
             **{name: round(seconds, 3) for name, seconds in took.items()},
             "make": round(parts["make"], 2),
+            "cpu_seconds": round(sum(v for n, v in parts.items() if n.startswith("cpu")), 1),
             "peak_gib": round(max(peaks), 3),
             "bytes_per_call": round(parts["bytes"] / parts["calls"], 1),
             "tokens_per_call": round(parts["tokens"] / parts["calls"], 1),
@@ -108,7 +110,9 @@ def apart(part: Callable, folder: Path, args: argparse.Namespace) -> dict[str, A
 def measured(part: Callable, folder: Path, args: argparse.Namespace, queue: Any) -> None:
     found = part(folder, args)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    queue.put({**found, f"peak_{part.__name__}": peak})
+    # All of the process: starting it, and making the calls up, included.
+    facts = {f"peak_{part.__name__}": peak, f"cpu_{part.__name__}": time.process_time()}
+    queue.put(found | facts)
 
 
 def write(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
