@@ -43,6 +43,8 @@ LORA = ["qwix>=0.1.8,<0.2"]
 SERVE = ["aiohttp>=3.14,<4"]
 # What the tests compare with. Torch of exactly this number comes without CUDA from the registry.
 PARITY = ["torch==2.13.0", "transformers>=5.23,<6", "peft>=0.21,<0.22"]
+# What reads the exports of a record in the tests.
+EXPORTS = ["datasets>=4,<6", "opentelemetry-proto>=1.40,<2"]
 # With aiohttp, so that calls to servers are tested on both Pythons.
 TEST = ["pytest>=9,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.130,<7", *SERVE]
 
@@ -91,7 +93,15 @@ setup(
         "serve": SERVE,
         "test": TEST,
         "parity": PARITY,
-        "dev": [*TASKS, *LORA, *TEST, "openai>=1.50,<3", "selenium>=4.30,<5", "ruff>=0.12"],
+        "dev": [
+            *TASKS,
+            *LORA,
+            *TEST,
+            *EXPORTS,
+            "openai>=1.50,<3",
+            "selenium>=4.30,<5",
+            "ruff>=0.12",
+        ],
     },
     entry_points={"console_scripts": ["arkjax = arkjax.cli:entry"]},
     classifiers=[

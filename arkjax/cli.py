@@ -15,6 +15,7 @@ from arkjax import __version__
 from arkjax.errors import ArkJAXError, ConfigError
 from arkjax.options import add_talking_options
 from arkjax.progress import Progress, colours
+from arkjax.records.command import add_parser as records_parser
 from arkjax.reporting.viewer.command import add_parser as view_parser
 from arkjax.serving.command import add_parser as serve_parser
 from arkjax.storage import storage_error
@@ -29,7 +30,7 @@ STAGES = {
     "report": "report.html, report.json and plots: evaluate/ of every seed -> report/",
 }
 
-_WITHOUT_CONFIG = ("doctor", "view", "import", "export", "chat", "serve")
+_WITHOUT_CONFIG = ("doctor", "view", "trajectories", "import", "export", "chat", "serve")
 _INTERRUPTED, _TERMINATED = 130, 143
 # How long an interrupted process may tidy up before it is ended where it stands.
 _GRACE_SECONDS = 3.0
@@ -109,6 +110,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "export": _export_parser,
         "chat": _chat_parser,
         "serve": serve_parser,
+        "trajectories": records_parser,
     }.items():
         made[name] = add(commands, name)
     return parser, made
@@ -209,7 +211,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if arguments.command is None:
         known = ["--help", "--version"]
         parser.error(f"unknown option {unknown[0]}: {_nearest(unknown[0], known)}")
-    command = commands[arguments.command]
+    command = getattr(arguments, "parser", commands[arguments.command])
     if arguments.command in _WITHOUT_CONFIG and overrides:
         unknown.append(overrides[0])
     if unknown:
@@ -269,11 +271,15 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    """What needs no config: view a run, or import, export, serve or talk to a checkpoint."""
+    """What needs no config: look at recorded calls; import, export, serve or ask a checkpoint."""
     if arguments.command == "view":
-        from arkjax.reporting.viewer import command
+        from arkjax.reporting.viewer import command as viewer
 
-        return command.run(arguments)
+        return viewer.run(arguments)
+    if arguments.command == "trajectories":
+        from arkjax.records import command as records
+
+        return records.run(arguments)
     if arguments.command == "serve":
         from arkjax.serving import command
 

@@ -20,7 +20,7 @@ FLOORS = [
     {"training"},
     {"config", "run_config"},
     {"session"},
-    {"api", "pipeline", "run_report", "convert", "serving"},
+    {"api", "pipeline", "run_report", "convert", "records", "serving"},
     {"chat", "doctor", "cli", "__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -75,6 +75,11 @@ class Engine:
         return self._spec.config.vocab_size
 
     @property
+    def dtype(self) -> str:
+        """Of the computation."""
+        return self._spec.config.dtype
+
+    @property
     def pending(self) -> int:
         """Requests submitted and not yet returned."""
         return len(self._busy)

@@ -126,13 +126,14 @@ SCHEMA = pa.schema([(name, _TYPES[name]) for name in COLUMNS], metadata={"arkjax
 # Columns that older records have not, and what stands for them there.
 _ADDED: dict[str, Any] = {"step": 0, "top_ids": [], "top_logprobs": []}
 _CLOCK = ("seconds", "cached_len")
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 def canonical_json(value: Any) -> str:
     """JSON text that is equal for equal values: sorted keys, no spaces, no NaN."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return _ENCODER.encode(value)
 
 
 def sampling_dict(sampling: SamplingParams) -> dict[str, Any]:
@@ -206,22 +207,29 @@ def from_table(table: pa.Table) -> list[Call]:
     return [Call(*values) for values in zip(*columns, strict=True)]
 
 
+def call_digest(call: Call, ignore: Sequence[str] = _CLOCK) -> bytes:
+    """SHA-256 of one call's fields but for those of `ignore`; see `content_hash`."""
+    row: list[Any] = []
+    for name in COLUMNS:
+        if name in ignore:
+            continue
+        value = getattr(call, name)
+        if _LISTS.get(name) is np.float32:
+            value = np.asarray(value, np.float32).tobytes().hex()
+        row.append(value)
+    return hashlib.sha256(canonical_json(row).encode()).digest()
+
+
 def content_hash(calls: Iterable[Call], ignore: Sequence[str] = _CLOCK) -> str:
     """SHA-256 over the calls, whatever their order and however they are spread over shards.
 
     By default it leaves out what depends on the clock and on the neighbours in a batch: `seconds`
-    and `cached_len`. Floats count at float32, as they are stored.
+    and `cached_len`. Floats count at float32, as they are stored. Of each call 32 bytes are kept,
+    so a record may be larger than memory.
     """
-    names = [name for name in COLUMNS if name not in ignore]
     total = hashlib.sha256()
-    for call in sorted(calls, key=lambda c: (c.call_id, c.system)):
-        row: list[Any] = []
-        for name in names:
-            value = getattr(call, name)
-            if _LISTS.get(name) is np.float32:
-                value = np.asarray(value, np.float32).tobytes().hex()
-            row.append(value)
-        total.update(canonical_json(row).encode())
+    for digest in sorted(call_digest(call, ignore) for call in calls):
+        total.update(digest)
     return total.hexdigest()
 
 

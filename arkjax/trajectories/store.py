@@ -1,40 +1,36 @@
-"""Where calls are kept: Parquet shards that a kill at any instant leaves whole or absent.
+"""The store of recorded calls: a directory of shards that is appended to, resumed and searched."""
 
-A shard is written in two steps, each a whole file under a temporary name, synced and renamed: first
-`calls-00000.parquet.sha256`, the checksum in the format of `sha256sum`, then `calls-00000.parquet`.
-The checksum goes first so that a shard never exists without it: what a kill can leave behind is a
-checksum without a shard, or a temporary file. Both mean nothing to a reader, and the next writer
-removes them. `sha256sum --check *.sha256` verifies a directory without ArkJAX.
-"""
-
-import hashlib
 import json
-import re
 import time
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from arkjax.errors import DataError
-from arkjax.storage import remove_leftovers, sha256_file, storage_errors, write_atomic
+from arkjax.storage import storage_errors, write_atomic
+from arkjax.trajectories.index import IdIndex, ProblemIndex, keys_of
 from arkjax.trajectories.schema import (
     COLUMNS,
-    SCHEMA,
     Call,
     canonical_order,
     content_hash,
     from_table,
     to_table,
-    upgraded,
+)
+from arkjax.trajectories.shards import (
+    ahead,
+    next_shard_name,
+    read_shard,
+    shard_names,
+    sweep,
+    write_shard,
 )
 
-_SHARD = re.compile(r"calls-(\d{5,})\.parquet")
-_SIDECAR = ".sha256"
 _CALLS_IN_MEMORY = 32_768
 
 
@@ -42,8 +38,10 @@ class CallStore:
     """A directory of recorded calls that can be appended to, resumed and read.
 
     Appended calls are buffered and become a shard when `shard_calls` of them are there, when the
-    oldest has waited `flush_seconds`, and on `flush` and `close`. Memory holds the ids of all calls
-    and the calls of the shards in use, not the whole record. A directory has one writer at a time.
+    oldest has waited `flush_seconds`, and on `flush` and `close`. At opening the checksum of every
+    shard is verified, and where each call is is read from them: 20 bytes of memory a call, 28 once
+    problems were asked for. Beside that, memory holds the calls of the shards in use, not the whole
+    record. A directory has one writer at a time.
 
     Raises:
       DataError: if a shard is damaged; the message names the file and the remedy.
@@ -59,10 +57,13 @@ class CallStore:
         self._buffer: dict[str, Call] = {}
         self._buffered_since = 0.0
         self._recent: OrderedDict[str, list[Call]] = OrderedDict()
-        self._places: dict[str, tuple[str, int]] = {}
+        self._names: list[str] = []
+        self._starts = np.zeros(1, np.int64)
+        self._ids = IdIndex()
+        self._doubles: dict[str, set[int]] = {}
+        self._problem_index: ProblemIndex | None = None
         self._swept = False
-        for name in self._shards():
-            self._index(name, _read_shard(self.directory / name, columns=["call_id"]))
+        self._index(shard_names(self.directory))
 
     def __enter__(self) -> "CallStore":
         return self
@@ -76,17 +77,17 @@ class CallStore:
         self.close()
 
     def __len__(self) -> int:
-        return len(self._places) + len(self._buffer)
+        return self._ids.unique + len(self._buffer)
 
     def __contains__(self, call_id: object) -> bool:
-        return call_id in self._buffer or call_id in self._places
+        if not isinstance(call_id, str):
+            return False
+        return call_id in self._buffer or self._ids.find(call_id) >= 0
 
     def __iter__(self) -> Iterator[Call]:
         """Every call once, shard by shard: the way to read a record larger than memory."""
-        for name in self._shards():
-            for call in from_table(_read_shard(self.directory / name)):
-                if self._places.get(call.call_id, (name,))[0] == name:
-                    yield call
+        for table in self.tables():
+            yield from from_table(table)
         yield from self._buffer.values()
 
     def tables(self, columns: Sequence[str] = COLUMNS) -> Iterator[pa.Table]:
@@ -95,28 +96,94 @@ class CallStore:
         Every call is there once. It is the way to go through a large record column by column;
         calls that are not flushed yet are left out.
         """
-        names = list(columns)
-        wanted = names if "call_id" in names else ["call_id", *names]
-        for name in self._shards():
-            table = _read_shard(self.directory / name, wanted)
-            ids = table.column("call_id").to_pylist()
-            own = [self._places.get(key, (name, row)) == (name, row) for row, key in enumerate(ids)]
-            if not all(own):
-                table = table.filter(pa.array(own))
-            yield table.select(names)
+        for name, table in self._every_row(list(columns)):
+            doubles = self._doubles.get(name)
+            if doubles:
+                kept = [row for row in range(len(table)) if row not in doubles]
+                table = table.take(pa.array(kept, pa.int64()))
+            yield table
+
+    def unique_tables(self) -> Iterator[pa.Table]:
+        """Every call once, those that are not flushed yet included, as tables of `SCHEMA`."""
+        yield from self.tables()
+        if self._buffer:
+            yield to_table(list(self._buffer.values()))
 
     def ids(self) -> set[str]:
         """The ids of all recorded calls."""
-        return set(self._places) | set(self._buffer)
+        recorded = (table["call_id"].to_pylist() for table in self.tables(["call_id"]))
+        return set(self._buffer).union(*recorded)
 
     def get(self, call_id: str) -> Call | None:
         """The recorded call of that id, or None."""
         if call_id in self._buffer:
             return self._buffer[call_id]
-        if call_id not in self._places:
+        position = self._ids.find(call_id)
+        if position < 0:
             return None
-        name, row = self._places[call_id]
+        name, row = self._place(position)
         return self._calls(name)[row]
+
+    def systems(self) -> set[str]:
+        """The names of all teams that calls were made for."""
+        recorded = (table["system"].unique().to_pylist() for table in self.tables(["system"]))
+        return {call.system for call in self._buffer.values()}.union(*recorded)
+
+    def problems(self) -> list[str]:
+        """The ids of all problems, in the order in which they were first recorded."""
+        names = dict.fromkeys(self._by_problem())
+        return list(names | dict.fromkeys(call.problem_id for call in self._buffer.values()))
+
+    def of_problem(self, problem_id: str) -> list[Call]:
+        """The calls of a problem in the order of its debate; only their shards are read."""
+        return next(iter(self.by_problem([problem_id])))[1]
+
+    def by_problem(self, problems: Iterable[str] | None = None) -> Iterator[tuple[str, list[Call]]]:
+        """Each problem with its calls, in the order of its debate.
+
+        Shards are read for many problems at once, so that also a record in which every problem is
+        spread over all shards is read a few times, and not once for each problem.
+
+        Args:
+          problems: their ids; all, in the order of `problems`, if None.
+        """
+        index = self._by_problem()
+        buffered: dict[str, list[Call]] = defaultdict(list)
+        for call in self._buffer.values():
+            buffered[call.problem_id].append(call)
+        batch: dict[str, np.ndarray] = {}
+        size = 0
+        for problem in self.problems() if problems is None else problems:
+            batch[problem] = index.rows(problem)
+            size += len(batch[problem])
+            if size >= _CALLS_IN_MEMORY:
+                yield from self._of_problems(batch, buffered)
+                batch, size = {}, 0
+        yield from self._of_problems(batch, buffered)
+
+    def lookup(self, column: str) -> Callable[[str], str | None]:
+        """A text column by call id: 4 bytes of memory for each recorded call.
+
+        Args:
+          column: such as "agent"; of few different values.
+        """
+        values: dict[str, int] = {}
+        codes = [np.zeros(0, np.int32)]
+        for _, table in self._every_row([column]):
+            encoded = table[column].combine_chunks().dictionary_encode()
+            for chunk in encoded.chunks if isinstance(encoded, pa.ChunkedArray) else [encoded]:
+                own = [values.setdefault(v, len(values)) for v in chunk.dictionary.to_pylist()]
+                indices = chunk.indices.to_numpy(zero_copy_only=False)
+                codes.append(np.array(own, np.int32)[indices])
+        every, names = np.concatenate(codes), list(values)
+
+        def find(call_id: str) -> str | None:
+            if call_id in self._buffer:
+                return getattr(self._buffer[call_id], column)
+            position = self._ids.find(call_id)
+            return names[every[position]] if 0 <= position < len(every) else None
+
+        return find
 
     def append(self, calls: Call | Iterable[Call]) -> None:
         """Record calls; one whose id is there already is not recorded again."""
@@ -137,17 +204,16 @@ class CallStore:
             return
         with storage_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._sweep()
-        last = max((int(_SHARD.fullmatch(name)[1]) for name in self._shards()), default=-1)
-        name = f"calls-{last + 1:05d}.parquet"
+            if not self._swept:
+                # Once, and only when this process writes.
+                sweep(self.directory)
+                self._swept = True
+        name = next_shard_name(self.directory)
         table = to_table(list(self._buffer.values()))
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        data = sink.getvalue().to_pybytes()
-        digest = hashlib.sha256(data).hexdigest()
-        write_atomic(self.directory / (name + _SIDECAR), f"{digest}  {name}\n")
-        write_atomic(self.directory / name, data)
-        self._index(name, table)
+        write_shard(self.directory / name, table)
+        self._add(name, keys_of(table.column("call_id")))
+        if self._problem_index is not None:
+            self._problem_index.add(table.column("problem_id"))
         self._buffer.clear()
 
     def close(self) -> None:
@@ -162,34 +228,81 @@ class CallStore:
         """SHA-256 of the record, whatever its shards and order, without wall-clock columns."""
         return content_hash(self)
 
-    def _shards(self) -> list[str]:
-        if not self.directory.is_dir():
-            return []
-        return sorted(p.name for p in self.directory.iterdir() if _SHARD.fullmatch(p.name))
+    def _index(self, names: list[str]) -> None:
+        """Verify shards and note where their calls are."""
 
-    def _index(self, name: str, table: pa.Table) -> None:
-        for row, call_id in enumerate(table.column("call_id").to_pylist()):
-            self._places.setdefault(call_id, (name, row))
+        def keys(name: str) -> np.ndarray:
+            return keys_of(read_shard(self.directory / name, ["call_id"]).column("call_id"))
+
+        # Joined before they are added: one sort instead of one for each shard.
+        every = list(ahead(keys, names))
+        if every:
+            new = self._ids.add(np.concatenate(every))
+            for name, some in zip(names, every, strict=True):
+                self._note(name, len(some), new[: len(some)])
+                new = new[len(some) :]
+            self._problem_index = None
+
+    def _add(self, name: str, keys: np.ndarray) -> None:
+        self._note(name, len(keys), self._ids.add(keys))
+
+    def _note(self, name: str, rows: int, new: np.ndarray) -> None:
+        self._names.append(name)
+        self._starts = np.append(self._starts, self._starts[-1] + rows)
+        if not new.all():
+            self._doubles[name] = set(np.flatnonzero(~new).tolist())
+
+    def _every_row(self, columns: list[str]) -> Iterator[tuple[str, pa.Table]]:
+        """Name and table of each shard, what another process has written by now included."""
+        known = set(self._names)
+        self._index([name for name in shard_names(self.directory) if name not in known])
+        names = list(self._names)
+        tables = ahead(lambda name: read_shard(self.directory / name, columns), names)
+        yield from zip(names, tables, strict=True)
+
+    def _by_problem(self) -> ProblemIndex:
+        if self._problem_index is None:
+            index = ProblemIndex()
+            for table in ahead(
+                lambda name: read_shard(self.directory / name, ["problem_id"]), self._names
+            ):
+                index.add(table.column("problem_id"))
+            self._problem_index = index
+        return self._problem_index
+
+    def _of_problems(
+        self, batch: Mapping[str, np.ndarray], buffered: Mapping[str, list[Call]]
+    ) -> Iterator[tuple[str, list[Call]]]:
+        calls: dict[str, list[Call]] = {problem: [] for problem in batch}
+        positions = np.unique(np.concatenate([*batch.values(), np.zeros(0, np.int64)]))
+        shards = self._starts.searchsorted(positions, "right") - 1
+        for shard in np.unique(shards).tolist():
+            rows = positions[shards == shard] - self._starts[shard]
+            name = self._names[shard]
+            doubles = self._doubles.get(name, ())
+            kept = [row for row in rows.tolist() if row not in doubles]
+            if name in self._recent:
+                found = [self._recent[name][row] for row in kept]
+            else:
+                found = from_table(read_shard(self.directory / name, rows=kept))
+            for call in found:
+                calls[call.problem_id].append(call)
+        for problem, several in calls.items():
+            yield problem, canonical_order([*several, *buffered.get(problem, ())])
+
+    def _place(self, position: int) -> tuple[str, int]:
+        """Shard and row of a position."""
+        shard = int(self._starts.searchsorted(position, "right")) - 1
+        return self._names[shard], position - int(self._starts[shard])
 
     def _calls(self, name: str) -> list[Call]:
         # Resumed debates ask for calls that were recorded close together: few shards are hot.
         if name not in self._recent:
-            self._recent[name] = from_table(_read_shard(self.directory / name))
+            self._recent[name] = from_table(read_shard(self.directory / name))
             while len(self._recent) > 1 and sum(map(len, self._recent.values())) > _CALLS_IN_MEMORY:
                 self._recent.popitem(last=False)
         self._recent.move_to_end(name)
         return self._recent[name]
-
-    def _sweep(self) -> None:
-        """Remove what a killed writer left behind: once, and only when this process writes."""
-        if self._swept:
-            return
-        self._swept = True
-        remove_leftovers(self.directory)
-        shards = set(self._shards())
-        for path in self.directory.glob(f"*{_SIDECAR}"):
-            if _SHARD.fullmatch(path.stem) and path.stem not in shards:
-                path.unlink(missing_ok=True)
 
 
 def write_run_info(directory: str | Path, info: Mapping[str, Any]) -> None:
@@ -216,30 +329,3 @@ def read_run_info(directory: str | Path) -> dict[str, Any]:
     if not isinstance(info, dict):
         raise DataError(f"{path} holds a {type(info).__name__}, not the facts of a run")
     return info
-
-
-def _read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """The shard's table, its checksum verified first."""
-    remedy = f"delete {path.name} and repeat the command: it samples just those calls again"
-    sidecar = path.with_name(path.name + _SIDECAR)
-    try:
-        expected = sidecar.read_text(encoding="utf-8").split()[0]
-    except (OSError, ValueError, IndexError):
-        raise DataError(f"{path} has no readable checksum file {sidecar.name}: {remedy}") from None
-    try:
-        found = sha256_file(path)
-        if found != expected:
-            raise DataError(
-                f"{path} is damaged: its SHA-256 is {found[:12]}… where {expected[:12]}… was"
-                f" recorded: {remedy}"
-            )
-        there = set(pq.read_schema(path).names)
-        # Older records lack some columns; `upgraded` puts them in.
-        wanted = None if columns is None else [name for name in columns if name in there]
-        table = upgraded(pq.read_table(path, columns=wanted, memory_map=False), columns or COLUMNS)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read ({error}): {remedy}") from error
-    names = columns or SCHEMA.names
-    if table.schema.remove_metadata() != pa.schema([SCHEMA.field(name) for name in names]):
-        raise DataError(f"{path} has other columns than this version of ArkJAX records: {remedy}")
-    return table

@@ -151,9 +151,7 @@ def killed(arguments: argparse.Namespace, folder: Path, longest: float) -> tuple
         kills += 1
         with CallStore(folder) as store:
             print(f"killed {kills} times, {len(store):,} calls are recorded", flush=True)
-    subprocess.run(
-        list(map(str, command)), check=True, stdout=subprocess.DEVNULL, env=environment
-    )
+    subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, env=environment)
     with CallStore(folder) as store:
         return kills, store.content_hash()
 

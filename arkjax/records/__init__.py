@@ -1,0 +1,1 @@
+"""`arkjax trajectories`: records of calls looked at, verified, merged, exported and replayed."""
