@@ -83,8 +83,9 @@ class Transcript {
       ]);
     });
     const prefill = cost.prefill_tokens;
+    const actions = cost.actions ? [count(cost.actions, "action", "actions")] : [];
     const costs = [
-      [count(cost.calls, "call", "calls")],
+      [count(cost.calls, "call", "calls"), ...actions],
       [`${number.format(cost.generated_tokens)} tokens generated`],
       [`${number.format(cost.prompt_tokens)} in prompts`, `${number.format(prefill)} computed`],
       [`${digits(cost.seconds)} s`],
