@@ -261,8 +261,9 @@ def synthesize(session: Session, path: Path) -> dict:
             continue
         calls = CallStore(sampled.path / strategy.source).load()
         selection = strategy.selection(config)
-        # The controls' calls are nobody's debates.
-        known = attribution if strategy.source == "team" else None
+        # The controls' calls are of no debate, and attribution knows which messages are right.
+        of_debates = strategy.source == "team" and strategy.gate == "gold"
+        known = attribution if of_debates else None
         traces, counted = select(calls, answers, session.task.grader, selection, known)
         if not traces:
             raise DataError(

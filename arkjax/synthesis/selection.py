@@ -28,10 +28,11 @@ class SelectionConfig:
       gate: "gold" keeps calls whose answer the grader accepts; "team" keeps those that agree with
         the team's own answer and never looks at the gold one.
       attribution: what is worked out about who contributed what to the team's debates.
-      prefer: of otherwise alike traces of the team take first those with the most credit of this
-        kind: "none", "influence", "shapley" or "corrected" (`arkjax.synthesis.weights`).
+      prefer: of the team's traces, after corrective ones, take first those with the most credit of
+        this kind: "none", "influence", "shapley" or "corrected" (`arkjax.synthesis.weights`).
       weights: examples made of the team's traces weigh in training by their credit of this kind;
-        "none" gives all the same weight.
+        "none" gives all the same weight. Neither touches students that never look at gold
+        answers, since credit is given for what helped towards these.
     """
 
     max_traces: int
