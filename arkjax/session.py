@@ -278,6 +278,7 @@ class Session:
                 config,
                 scorer=self.base_engine.score_continuations if config.asks_the_model else None,
                 end_id=self.chat.end_id,
+                longest=self.config.engine.length_classes[-1],
                 task=task,
                 scratch=scratch,
             )

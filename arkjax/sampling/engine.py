@@ -250,8 +250,9 @@ class Engine:
     ) -> list[np.ndarray]:
         """Log-probabilities of targets after their prompts, what prompts share computed once.
 
-        The figures are those of `score` up to rounding: about 1e-6 in fp32. `profile` counts the
+        The figures are those of `score` up to rounding: about 1e-5 in fp32. `profile` counts the
         tokens of the sequences (`scored_tokens`) and those computed for them (`scoring_tokens`).
+        For as long as it takes, there is one more prefix cache beside those of the lanes.
 
         Args:
           pairs: prompts and targets as token ids; neither may be empty.

@@ -104,6 +104,7 @@ def attribute(
     *,
     scorer: Scorer | None = None,
     end_id: int = -1,
+    longest: int | None = None,
     task: Task | None = None,
     scratch: Path | None = None,
 ) -> Attribution:
@@ -117,12 +118,13 @@ def attribute(
       config: what to work out.
       scorer: the model, if it is asked.
       end_id: the token that ends a message, likewise.
+      longest: the model's context in tokens; see `readings`.
       task: told how many problems are done.
       scratch: directory for what is done of a record that asks the model: after an interruption
         the same arguments go on from there. To be deleted by the caller, who keeps the whole.
 
     Raises:
-      DataError: if a prompt with a message behind it is longer than the model's context.
+      DataError: if a call is of an agent or a stage that the team does not have.
       StorageError: if `scratch` cannot be written.
     """
     by_problem: dict[str, list[Call]] = collections.defaultdict(list)
@@ -133,12 +135,12 @@ def attribute(
     parts = []
     for start in range(0, len(names), _TOGETHER):
         some = names[start : start + _TOGETHER]
-        ask = asking & set(some)
+        ask = [name for name in some if name in asking]
         place = scratch / f"{start:08d}" if scratch is not None and ask else None
         part = _done_before(place, some)
         if part is None:
             debates = {name: counted(by_problem[name], spec) for name in some}
-            asked = {name: _asked(debates[name], config, end_id) for name in ask}
+            asked = {name: _asked(debates[name], config, end_id, longest) for name in ask}
             worths = _worths(asked.values(), scorer)
             credits = [
                 _credits(debate, spec, answers.get(name), grader, asked.get(name), worths)
@@ -165,9 +167,18 @@ def counted(calls: Sequence[Call], spec: TeamSpec) -> list[Call]:
     Args:
       calls: all calls of the debate.
       spec: the team.
+
+    Raises:
+      DataError: if a call is of an agent or a stage that the team does not have.
     """
     samples = {stage.name: stage.n_samples for stage in spec.stages}
     place = {agent.id: i for i, agent in enumerate(spec.agents)}
+    for call in calls:
+        if call.agent not in place or call.stage not in samples:
+            raise DataError(
+                f"call {call.call_id} is of agent {call.agent!r} in stage {call.stage!r}, which "
+                f"team {spec.name!r} does not have: give the team that made the record"
+            )
 
     def message(call: Call) -> tuple:
         # Repeated attempts are samples n, n + 1, ... beside the first ones 0 ... n - 1.
@@ -192,8 +203,10 @@ def _chosen(debates: Mapping[str, Sequence[Call]], config: AttributionConfig) ->
     return set(ranked[: config.problems or None])
 
 
-def _asked(calls: Sequence[Call], config: AttributionConfig, end_id: int) -> _Asked:
-    of = readings(calls, end_id)
+def _asked(
+    calls: Sequence[Call], config: AttributionConfig, end_id: int, longest: int | None
+) -> _Asked:
+    of = readings(calls, end_id, longest)
     sizes = {"exact_up_to": config.exact_up_to, "pairs": config.pairs}
     played = game(of, calls, **sizes) if "shapley" in config.kinds else None
     return _Asked(tuple(of), "influence" in config.kinds, played)

@@ -60,19 +60,22 @@ class Reading:
         return self.shown.without(removed), self.target
 
 
-def readings(calls: Sequence[Call], end_id: int) -> list[Reading]:
+def readings(calls: Sequence[Call], end_id: int, longest: int | None = None) -> list[Reading]:
     """The readings of one debate; none where nobody was right.
 
     Args:
       calls: of the debate, in the order spoken, graded.
       end_id: the token that ends a message.
+      longest: most tokens of a prompt and the right words, which can be longer than those of the
+        reader; beyond that it is left out. None knows no limit.
     """
     answers = [call for call in calls if call.correct is not None and not call.is_action]
     found = []
     for call in answers:
         target = right_words(call, answers)
         shown = transcript(call, calls, end_id) if target and call.parents else None
-        if shown is not None and shown.messages:
+        fits = longest is None or len(call.prompt_ids) + len(target or ()) <= longest
+        if shown is not None and shown.messages and fits:
             found.append(Reading(call, shown, target))
     return found
 

@@ -8,7 +8,7 @@ import pytest
 
 import arkjax.synthesis.attribution as module
 from arkjax import teams
-from arkjax.errors import ConfigError
+from arkjax.errors import ConfigError, DataError
 from arkjax.synthesis.attribution import AttributionConfig, attribute, counted
 from arkjax.teams.spec import TeamSpec
 
@@ -168,6 +168,11 @@ def test_of_repeated_attempts_the_last_counts(call):
     # Sample 2 is the second attempt at sample 0; the team's order is b, a.
     kept = [(c.agent, c.sample) for c in counted(calls, spec)]
     assert kept == [("b", 0), ("b", 1), ("a", 2), ("a", 1)]
+
+
+def test_a_record_of_another_team_is_refused_by_name(call, grader):
+    with pytest.raises(DataError, match="call p/0/x/0 is of agent 'x' in stage 'opening', which"):
+        work([call(problem="p", agent="x")], grader, AttributionConfig())
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,13 @@ def test_the_right_words_are_ones_own_first(said):
     assert right_words(wrong[0], wrong) is None
 
 
+def test_right_words_that_do_not_fit_are_left_out(debate):
+    whole = readings(debate, END)
+    (prompt,) = {len(r.reader.prompt_ids) for r in whole}
+    assert readings(debate, END, prompt + 9) == whole
+    assert readings(debate, END, prompt + 8) == []
+
+
 def test_where_nobody_was_right_there_is_nothing(said):
     first = [said("4", agent=n) for n in "ab"]
     calls = [*first, said("5", agent="c", round=1, parents=first)]
