@@ -34,6 +34,7 @@ from arkjax.storage import content_hash, write_atomic
 from arkjax.synthesis.contexts import teacher_prompts
 from arkjax.synthesis.selection import select
 from arkjax.synthesis.strategies import to_examples
+from arkjax.synthesis.weights import credit_of, example_weights
 from arkjax.tasks.registry import evaluation_hashes
 from arkjax.training.base import base_rows
 from arkjax.training.loop import train
@@ -246,9 +247,10 @@ def _refuse_evaluation_problems(session: Session, problems: Sequence) -> None:
 
 
 def synthesize(session: Session, path: Path) -> dict:
-    """Choose traces from the recorded calls and pack them into training rows."""
-    sampled = session.stage("sample")
+    """Attribute the debates, choose traces from the recorded calls, pack them into rows."""
+    sampled, config = session.stage("sample"), session.config.synthesis
     answers = sampled.summary()["team_answers"]
+    attribution = session.attribute(path / "attribution", answers)
     problems = session.problems("train", session.config.sample.problems)
     questions = {problem.id: problem.question for problem in problems}
     role = session.single.agents[0].role
@@ -257,15 +259,22 @@ def synthesize(session: Session, path: Path) -> dict:
         if strategy.dataset in counts:
             continue
         calls = CallStore(sampled.path / strategy.source).load()
-        selection = strategy.selection(session.config.synthesis)
-        traces, counted = select(calls, answers, session.task.grader, selection)
+        selection = strategy.selection(config)
+        # The controls' calls are of no debate, and attribution knows which messages are right.
+        of_debates = strategy.source == "team" and strategy.gate == "gold"
+        known = attribution if of_debates else None
+        traces, counted = select(calls, answers, session.task.grader, selection, known)
         if not traces:
             raise DataError(
                 f"{name}: none of {counted.calls} calls passed the filters "
                 f"({dataclasses.asdict(counted)}). Raise config.sample.problems, or lower "
                 "config.synthesis.min_agreeing"
             )
-        examples = to_examples(traces, questions, session.chat, role)
+        weights = None
+        if known is not None and config.weights != "none":
+            credits = [credit_of(trace.call, known, config.weights) for trace in traces]
+            weights = example_weights(credits)
+        examples = to_examples(traces, questions, session.chat, role, weights)
         pack(examples, session.config.student.row_length).save(path / strategy.dataset)
         counts[strategy.dataset] = dataclasses.asdict(counted)
     return {"counts": counts}

@@ -269,6 +269,13 @@ class RunConfig:
                     f"model and the students are asked with it: call its model {POLICY!r}"
                 )
         others = sorted(set(self.players(team, self.policy).values()) - {BASE})
+        asking = self.synthesis.attribution
+        if others and asking.asks_the_model:
+            raise ConfigError(
+                f"config.synthesis.attribution.kinds is {asking.kinds}: influence and shapley are "
+                f"log-probabilities of the team's model, which the remote {others[0]!r} does not "
+                "give: name 'flips' alone"
+            )
         learned = [name for name in self.students if strategy(name).logits]
         if others and learned:
             raise ConfigError(
@@ -277,11 +284,22 @@ class RunConfig:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The config as plain data; remotes are named only where there are any.
+        """The config as plain data; what came later is named only where it is set.
 
-        Without, a config has the hash that it had before there were remotes.
+        Without remotes, or attribution of its own, a config has the hash that it had before there
+        were such things.
         """
         data = to_dict(self)
         if not self.remotes:
             del data["remotes"], data["policy"]
+        for name, default in _LATER.items():
+            if data["synthesis"][name] == default:
+                del data["synthesis"][name]
         return data
+
+
+_LATER = {
+    field.name: to_dict(field.default)
+    for field in dataclasses.fields(SelectionConfig)
+    if field.name in ("attribution", "prefer", "weights")
+}

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import gc
+import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from arkjax.sampling.rota import Rota
 from arkjax.sharding import make_mesh
 from arkjax.shipped import shipped_path
 from arkjax.storage import content_hash
+from arkjax.synthesis.attribution import attribute
 from arkjax.synthesis.strategies import STRATEGIES, Strategy
 from arkjax.tasks import embedded_world, registry
 from arkjax.tasks.problems import Problem
@@ -42,6 +44,7 @@ from arkjax.text.chat import Chat, make_chat
 from arkjax.text.files import SENTENCEPIECE, tokenizer_files
 from arkjax.text.tokenizer import Tokenizer
 from arkjax.training.loop import check_batch
+from arkjax.trajectories.attribution import Attribution
 from arkjax.trajectories.store import CallStore
 
 
@@ -302,6 +305,34 @@ class Session:
             )
         return debates, store
 
+    def attribute(self, directory: Path, answers: Mapping[str, str | None]) -> Attribution:
+        """Work out who contributed what to the team's recorded debates, and write it.
+
+        Args:
+          directory: where to; what is done so far lies beside it until all is done.
+          answers: the team's answer by problem id.
+        """
+        config = self.config.synthesis.attribution
+        calls = CallStore(self.stage("sample").path / "team").load()
+        total = len({call.problem_id for call in calls})
+        scratch = directory.with_name(f"{directory.name}-parts")
+        with self.progress.task("attribution", total=total, unit="problems") as task:
+            attribution = attribute(
+                calls,
+                self.team,
+                answers,
+                self.task.grader,
+                config,
+                scorer=self.base_engine.score_continuations if config.asks_the_model else None,
+                end_id=self.chat.end_id,
+                longest=self.config.engine.length_classes[-1],
+                task=task,
+                scratch=scratch,
+            )
+        attribution.save(directory)
+        shutil.rmtree(scratch, ignore_errors=True)
+        return attribution
+
     def _generators(self, players: Mapping[str, str], task: Task) -> dict[str, Generator]:
         remotes = set(players.values()) & set(self.config.remotes)
         made = {player: self.generator(player) for player in players.values()}
@@ -387,7 +418,7 @@ class Session:
             if name in c:
                 sample[name] = c[name]
         synthesize = sample | {
-            "synthesis": c["synthesis"],
+            "synthesis": self.config.to_dict()["synthesis"],
             "students": c["students"],
             "student": {"row_length": c["student"]["row_length"]},
         }

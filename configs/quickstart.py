@@ -93,6 +93,12 @@ def get_config(arg: str = "") -> ConfigDict:
     c.synthesis.min_agreeing = 2
     c.synthesis.prefer_corrective = True
     c.synthesis.gate = "gold"  # each strategy sets its own; "team" never looks at the gold answer
+    # Who contributed what: "flips" asks no model; ("flips", "influence", "shapley") does.
+    c.synthesis.attribution = ConfigDict()
+    c.synthesis.attribution.kinds = ("flips",)
+    c.synthesis.attribution.problems = 0  # about which the model is asked; 0: all
+    c.synthesis.prefer = "none"  # or "influence", "shapley", "corrected": such traces first
+    c.synthesis.weights = "none"  # or the same: such examples count more, up to 3 times as much
 
     c.teacher = ConfigDict()
     c.teacher.contexts = ConfigDict({"rounds": "last", "agents": "correct", "most": 2})

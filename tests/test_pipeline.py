@@ -25,6 +25,7 @@ from arkjax.tasks.registry import evaluation_hashes, get_task
 from arkjax.text.chat import PlainChat
 from arkjax.text.tokenizer import Tokenizer
 from arkjax.training.base import base_rows
+from arkjax.trajectories.attribution import Attribution
 from arkjax.trajectories.store import CallStore
 
 STAGES = tuple(name for name in cli.STAGES if name != "report")
@@ -138,7 +139,7 @@ def test_no_evaluation_question_is_ever_trained_on(tiny_run):
         trained |= {asks(call.prompt_ids) for call in calls}
     assert len(trained) == TINY.sample.problems
     for path in (seed / "synthesize").iterdir():
-        if path.is_dir():
+        if path.is_dir() and path.name != "attribution":
             rows = Rows.load(path)
             chosen = {asks(rows.example(i).prompt_ids) for i in range(len(rows.placements))}
             assert chosen and chosen <= trained
@@ -161,6 +162,49 @@ def test_the_runs_here_find_no_heavy_framework(arkjax_command):
     for name in ("tensorflow", "tensorflow_datasets", "seqio", "torch"):
         missing = arkjax_command.python("-c", f"import {name}")
         assert f"No module named '{name}'" in missing.stderr
+
+
+# --- who contributed what -------------------------------------------------------------------------
+
+
+def test_every_message_of_the_team_is_attributed(tiny_run):
+    seed = tiny_run / "seed-0"
+    found = Attribution.load(seed / "synthesize" / "attribution")
+    calls = CallStore(seed / "sample" / "team").load()
+    assert found.messages.keys() == {call.call_id for call in calls}
+    assert found.agents.keys() == {(call.problem_id, call.agent) for call in calls}
+    assert sum(message.corrected for message in found.messages.values()) > 0
+    # Nobody asked the model.
+    assert {message.influence for message in found.messages.values()} == {None}
+    assert {w for w in Rows.load(seed / "synthesize/da").loss_weights.ravel().tolist()} == {0, 1}
+
+
+def test_examples_may_weigh_by_influence(tiny_run, arkjax_command, tmp_path):
+    workdir = copied(tiny_run, tmp_path / "run", ("base", "sample", "synthesize"))
+    done = arkjax_command(
+        "synthesize",
+        "--config=tiny",
+        "--workdir",
+        workdir,
+        "--redo=synthesize",
+        "--config.synthesis.attribution.kinds=('flips','influence','shapley')",
+        "--config.synthesis.attribution.problems=40",
+        "--config.synthesis.weights=influence",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "attribution: 60/60 problems" in done.stderr
+    path = workdir / "seed-0" / "synthesize"
+    found = Attribution.load(path / "attribution")
+    asked = [m for m in found.messages.values() if m.influence is not None]
+    assert 0 < len({m.problem_id for m in asked}) <= 40 and {m.round for m in asked} == {0}
+    shares = [a for a in found.agents.values() if a.shapley is not None]
+    assert {a.shapley_error for a in shares} == {0.0}
+    assert not (path / "attribution-parts").exists()
+    weights = [p.weight for p in Rows.load(path / "da").placements]
+    assert np.mean(weights) == pytest.approx(1.0) and len(set(weights)) > 5
+    # Who looks at no gold answer learns from what no gold answer has weighed; controls debate not.
+    for name in ("da_unverified", "control_no_debate"):
+        assert {p.weight for p in Rows.load(path / name).placements} == {1.0}
 
 
 # --- killed, continued, repeated ------------------------------------------------------------------

@@ -380,6 +380,12 @@ def test_configs_that_cannot_be_meant():
     with pytest.raises(ConfigError, match="student_logit is held to .* and not 'far'"):
         learned.check_players(team, single)
     build(students=("student_logit",)).check_players(team, single)
+    asking = {"attribution": {"kinds": ("flips", "influence")}}
+    synthesis = {"max_traces": 1, "min_agreeing": 1, "prefer_corrective": True, **asking}
+    asked = build(policy="far", synthesis=synthesis)
+    with pytest.raises(ConfigError, match="attribution.kinds is .* the remote 'far' does not give"):
+        asked.check_players(team, single)
+    build(synthesis=synthesis).check_players(team, single)
     named = library.load_config("vanilla")
     named.agents[0]["model"] = "far"
     with pytest.raises(ConfigError, match="single: an agent of it names the model 'far'"):
@@ -399,6 +405,22 @@ def test_configs_without_remotes_have_the_hash_that_they_always_had():
         del c.remotes, c.policy
     assert content_hash(config.build(RunConfig, c).to_dict()) == known
     assert content_hash(build().to_dict()) != known
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "change", ["attribution.kinds=('influence',)", "attribution.problems=3", "weights=corrected"]
+)
+def test_attribution_is_named_in_a_config_only_where_it_is_set(change):
+    c = config.load("tiny")
+    known = config.build(RunConfig, c).to_dict()
+    assert not {"attribution", "prefer", "weights"} & known["synthesis"].keys()
+    with c.unlocked():
+        for name in ("attribution", "prefer", "weights"):
+            del c.synthesis[name]
+    assert config.build(RunConfig, c).to_dict() == known
+    changed = config.build(RunConfig, config.load("tiny", [f"--config.synthesis.{change}"]))
+    assert changed.to_dict() != known
 
 
 @pytest.mark.fast

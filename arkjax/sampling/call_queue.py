@@ -7,6 +7,7 @@ from typing import NamedTuple
 from arkjax.sampling.engine_config import EngineConfig
 from arkjax.sampling.params import Request
 from arkjax.sampling.prefixes import Ids, PrefixPool
+from arkjax.sampling.shapes import Shapes
 
 # Calls among which the longest goes first, for each slot: how often one may be overtaken.
 _WINDOW = 4
@@ -32,8 +33,7 @@ class CallQueue:
     """Calls in order of arrival, of which batches of one shape are taken.
 
     Attributes:
-      widths: what prompts are padded to, ascending.
-      lives: numbers of positions that are computed with where there is a prefix.
+      shapes: in which the calls are computed.
     """
 
     def __init__(self, config: EngineConfig, length: int, prefixes: PrefixPool):
@@ -44,13 +44,8 @@ class CallQueue:
           length: M, positions of a slot.
           prefixes: the pool that prefixes of a batch must all fit into.
         """
-        self._config, self._length, self._prefixes = config, length, prefixes
-        self.widths = config.widths(length)
-        # A call without a prefix needs as many positions as its prompt; one with a prefix takes
-        # one of a few lengths.
-        self.lives = [
-            length >> i for i in range(length.bit_length()) if length >> i >= config.chunk
-        ]
+        self._config, self._prefixes = config, prefixes
+        self.shapes = Shapes(config, length)
         self._calls: dict[str, Queued] = {}
         self._overtaken = 0
         # Calls and tokens so far, by what may tell the length of an answer.
@@ -61,28 +56,20 @@ class CallQueue:
 
     def add(self, request: Request) -> None:
         """Put a call at the end."""
-        start, most = request.prefix_len, self.widths[-1]
+        start, most = request.prefix_len, self.shapes.widths[-1]
         if len(request.prompt_ids) - start > most:
             # All but the last piece of a long prompt is computed as a prefix is, piece by piece.
             whole = (len(request.prompt_ids) - start - 1) // most * most
             shared = (*request.shared, start) if start else request.shared
             request = dataclasses.replace(request, prefix_len=start + whole, shared=shared)
-        width = self.width(len(request.prompt_ids) - request.prefix_len)
-        live = self.live(request.prefix_len + width) if request.prefix_len else width
+        width = self.shapes.width(len(request.prompt_ids) - request.prefix_len)
+        live = self.shapes.live(request.prefix_len + width) if request.prefix_len else width
         needed = frozenset(self._prefixes.chain(request))
         self._calls[request.id] = Queued(request, width, live, needed)
 
     def remove(self, request_id: str) -> None:
         """Forget a call; nothing happens if it is not there."""
         self._calls.pop(request_id, None)
-
-    def width(self, tokens: int) -> int:
-        """What so many tokens are padded to."""
-        return next(width for width in self.widths if width >= tokens)
-
-    def live(self, end: int) -> int:
-        """The positions that are computed with where tokens behind a prefix reach to `end`."""
-        return min(n for n in self.lives if n >= min(end, self._length))
 
     def next_batch(self, rows: int, *, patient: bool) -> list[Queued]:
         """Take the next calls that are prefilled together, off the queue.

@@ -171,7 +171,7 @@ def extend_prefixes(
       The pool with the prefixes in it.
     """
     model = Transformer(spec.config, weights, spec.mesh)
-    _, fresh = model.extend(tokens, _positions(starts, tokens), _fork(pool, parents, live))
+    _, fresh = model.extend(tokens, positions_of(starts, tokens), forked(pool, parents, live))
     return kept_in_place(_keep(pool, fresh, rows), spec.mesh)
 
 
@@ -200,7 +200,7 @@ def prefill(
     """
     model = Transformer(spec.config, weights, spec.mesh)
     hidden, cache = model.extend(
-        new.suffix, _positions(new.prefix_len, new.suffix), _fork(pool, new.prefix_row, live)
+        new.suffix, positions_of(new.prefix_len, new.suffix), forked(pool, new.prefix_row, live)
     )
     # Logits of the last position of each prompt only.
     last = jnp.take_along_axis(hidden, (new.suffix_len - 1)[:, None, None], axis=1)[:, 0]
@@ -211,7 +211,7 @@ def prefill(
     prefixes = None
     if waiting.prefixes is not None:
         prefixes = Prefixes(new.prefix_row, new.prefix_len)
-        cache = _behind(cache, _positions(new.prefix_len, new.suffix))
+        cache = _behind(cache, positions_of(new.prefix_len, new.suffix))
     fresh = Rows(
         _keep(waiting.cache, cache, new.row),
         new.tag,
@@ -321,11 +321,13 @@ def resize(slots: Rows, size: int, live: int) -> Rows:
     return jax.tree.map(fit, slots)
 
 
-def _positions(starts: jax.Array, tokens: jax.Array) -> jax.Array:
+def positions_of(starts: jax.Array, tokens: jax.Array) -> jax.Array:
+    """[R, T] int32, where `tokens` [R, T] stand that follow `starts` [R] others."""
     return starts[:, None] + jnp.arange(tokens.shape[1])[None]
 
 
-def _fork(pool: KVCache, rows: jax.Array, live: int) -> KVCache:
+def forked(pool: KVCache, rows: jax.Array, live: int) -> KVCache:
+    """Copies of these rows of a pool, as far as their first `live` positions."""
     return jax.tree.map(lambda x: x[:, :, :live].at[rows].get(mode="clip"), pool)
 
 

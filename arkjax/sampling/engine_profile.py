@@ -26,6 +26,10 @@ class EngineProfile:
       prompt_tokens: tokens of prompts and of shared prefixes that were computed, without padding.
       padded_tokens: the same with padding.
       calls: that were prefilled; the first token of each was drawn then.
+      scored_tokens: tokens of the sequences that were scored, prompts and targets, shared ones
+        counted for each.
+      scoring_tokens: tokens that were computed for that, without padding.
+      scoring_padded: the same with padding.
     """
 
     seconds: float = 0.0
@@ -39,6 +43,9 @@ class EngineProfile:
     prompt_tokens: int = 0
     padded_tokens: int = 0
     calls: int = 0
+    scored_tokens: int = 0
+    scoring_tokens: int = 0
+    scoring_padded: int = 0
 
     @property
     def host_share(self) -> float:

@@ -9,14 +9,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from arkjax.models.cache import init_cache
 from arkjax.models.transformer import Weight
 from arkjax.sampling import decode, layout
 from arkjax.sampling.call_queue import CallQueue
 from arkjax.sampling.engine_config import EngineConfig
 from arkjax.sampling.engine_profile import EngineProfile
 from arkjax.sampling.params import PENDING, Generation, Request
-from arkjax.sampling.prefixes import Piece, PrefixPool
+from arkjax.sampling.prefix_cache import PrefixCache, filled_columns
 from arkjax.sampling.running_call import RunningCall, Steps
 from arkjax.sampling.sampler import RowSampling, seed_words
 from arkjax.sampling.stopping import StopTexts
@@ -71,9 +70,16 @@ class Lane:
         kept = grouped, config.cache
         self._slots = self._empty(self._size, self._live, stops, *kept)
         self._waiting = self._empty(config.waiting, wait, stops, *kept)
-        pool = functools.partial(init_cache, spec.config, config.prefixes, length, config.cache)
-        self._pool = layout.make(pool, spec.mesh)
-        self._prefixes = PrefixPool(config.prefixes, _LEAST_SHARED * config.chunk)
+        self._cache = PrefixCache(
+            spec,
+            weights,
+            config,
+            length,
+            profile,
+            least=_LEAST_SHARED * config.chunk,
+            precision=config.cache,
+        )
+        self._prefixes = self._cache.prefixes
         self._queue = CallQueue(config, length, self._prefixes)
         self._running: dict[int, RunningCall] = {}
         self._tags: dict[str, int] = {}
@@ -123,27 +129,27 @@ class Lane:
         do = functools.partial
         programs: list[Callable[[], object]] = []
         tops = [0, self._most_top()] if top_logprobs else [0]
-        whole = {(width, width) for width in self._queue.widths}
-        pairs = itertools.product(self._queue.widths, self._queue.lives)
+        shapes = self._queue.shapes
+        whole = {(width, width) for width in shapes.widths}
+        pairs = itertools.product(shapes.widths, shapes.lives)
         behind = {(width, live) for width, live in pairs if live >= width} if prefixes else ()
         for width, live in sorted(behind):
-            rows = self._config.rows(width, self._config.prefix_rows)
-            programs.append(do(self._extend, [], rows, width, live))
+            programs.append(do(self._cache.extend, [], width, live))
         for width, live in sorted(whole.union(behind)):
             new = self._prefill([], [], [], width)
             programs += [do(self._hand_over, new, live, top) for top in tops]
         now = self._size, self._live
-        shapes = list(itertools.product(self._sizes, self._lengths))
-        for size, live in shapes:
+        of_slots = list(itertools.product(self._sizes, self._lengths))
+        for size, live in of_slots:
             programs.append(do(self._resize, size, live))
             programs += [do(self._block, [], [], top, 0) for top in tops]
-        for shape in itertools.chain(*itertools.permutations(shapes, 2), [now]):
+        for shape in itertools.chain(*itertools.permutations(of_slots, 2), [now]):
             programs.append(do(self._resize, *shape))
         return programs
 
     def wait(self) -> None:
         """Wait until the device has done all that it was handed."""
-        jax.block_until_ready((self._slots, self._waiting, self._pool))
+        jax.block_until_ready((self._slots, self._waiting, self._cache.pool))
 
     def step(self) -> list[Generation]:
         """Prefill what fits, hand over a block, read the one before it; returns what ended."""
@@ -196,34 +202,8 @@ class Lane:
             known = [len(ids) for ids in chain if ids in seen]
             cached.append(max([self._prefixes.cached(request), *known]))
             seen.update(chain)
-        for layer in self._prefixes.missing(requests, self._queue.widths[-1]):
-            shapes: dict[tuple[int, int], list[Piece]] = collections.defaultdict(list)
-            for piece in layer:
-                width = self._queue.width(len(piece.ids))
-                shapes[width, self._queue.live(piece.start + width)].append(piece)
-            for (width, live), pieces in sorted(shapes.items()):
-                rows = self._config.rows(width, self._config.prefix_rows)
-                for i in range(0, len(pieces), rows):
-                    self._extend(pieces[i : i + rows], rows, width, live)
+        self._cache.prepare(requests)
         return cached
-
-    def _extend(self, pieces: Sequence[Piece], rows: int, width: int, live: int) -> None:
-        tokens = np.zeros((rows, width), np.int32)
-        for i, piece in enumerate(pieces):
-            tokens[i, : len(piece.ids)] = piece.ids
-        where = _columns(
-            rows,
-            parent=([piece.parent for piece in pieces], np.int32, 0),
-            row=([piece.row for piece in pieces], np.int32, self._config.prefixes),
-            start=([piece.start for piece in pieces], np.int32, 0),
-        )
-        arrays = (where["parent"], where["row"], where["start"], tokens)
-        with self._profile.time("handing_over"):
-            self._pool = decode.extend_prefixes(
-                self._spec, self._weights, self._pool, *self._place(arrays), live
-            )
-        self._profile.prompt_tokens += sum(len(piece.ids) for piece in pieces)
-        self._profile.padded_tokens += tokens.size
 
     def _prefill(
         self, requests: Sequence[Request], rows: Sequence[int], tags: Sequence[int], width: int
@@ -236,7 +216,7 @@ class Lane:
         for i, (ids, request) in enumerate(zip(suffixes, requests, strict=True)):
             suffix[i, : len(ids)] = ids
             stop_ids[i, : len(request.sampling.stop_ids)] = request.sampling.stop_ids
-        columns = _columns(
+        arrays = filled_columns(
             size,
             row=(rows, np.int32, self._config.waiting),
             # A call without a prefix may fork any row: its own tokens overwrite what it would see.
@@ -246,7 +226,7 @@ class Lane:
             tag=(tags, np.int32, decode.NO_CALL),
             max_tokens=([p.max_tokens for p in params], np.int32, 0),
         )
-        sampling = _columns(
+        sampling = filled_columns(
             size,
             temperature=([p.temperature for p in params], np.float32, 0),
             top_k=([p.top_k for p in params], np.int32, 0),
@@ -257,12 +237,18 @@ class Lane:
         for i, request in enumerate(requests):
             seeds[i] = seed_words(request.seed)
         rows = RowSampling(**sampling, seed=seeds)
-        return decode.Prefill(**columns, suffix=suffix, stop_ids=stop_ids, sampling=rows)
+        return decode.Prefill(**arrays, suffix=suffix, stop_ids=stop_ids, sampling=rows)
 
     def _hand_over(self, new: decode.Prefill, live: int, top: int) -> decode.Drawn:
         with self._profile.time("handing_over"):
             self._waiting, drawn = decode.prefill(
-                self._spec, self._weights, self._pool, self._waiting, self._place(new), live, top
+                self._spec,
+                self._weights,
+                self._cache.pool,
+                self._waiting,
+                self._place(new),
+                live,
+                top,
             )
         return drawn
 
@@ -316,7 +302,7 @@ class Lane:
                 config.block_steps,
                 top,
                 np.int32(leave_at),
-                self._pool if config.grouped_prefixes else None,
+                self._cache.pool if config.grouped_prefixes else None,
             )
         return drawn
 
@@ -394,12 +380,3 @@ class Lane:
 
     def _place(self, tree):
         return layout.place(tree, self._spec.mesh)
-
-
-def _columns(size: int, **columns: tuple[Sequence, type, float]) -> dict[str, np.ndarray]:
-    """Arrays of one length from (values, dtype, fill)."""
-    arrays = {}
-    for name, (values, dtype, fill) in columns.items():
-        arrays[name] = np.full(size, fill, dtype)
-        arrays[name][: len(values)] = values
-    return arrays

@@ -6,11 +6,13 @@ import threading
 from collections.abc import Callable, Sequence
 
 import jax
+import numpy as np
 
 from arkjax.errors import ConfigError, DataError
 from arkjax.models.replication import model_mesh, owner, replica_meshes, replicate
 from arkjax.models.transformer import Transformer
 from arkjax.sampling.agreement import differing, digests, each_digest, refuse
+from arkjax.sampling.continuations import Pair, checked_pairs
 from arkjax.sampling.division import Router, balance, divide
 from arkjax.sampling.engine import Engine
 from arkjax.sampling.engine_config import EngineConfig
@@ -209,6 +211,28 @@ class Replicas:
 
         self._each(work, range(len(self.engines)))
         return [scored[i] for i in range(len(sequences))]
+
+    def score_continuations(
+        self, pairs: Sequence[Pair], progress: Callable[[int], None] | None = None
+    ) -> list[np.ndarray]:
+        """Score with the replicas of this process; see `Engine.score_continuations`."""
+        read = checked_pairs(pairs, self.max_context, self.engines[0].vocab_size)
+        # Neighbours in this order share most: each replica gets a stretch of it.
+        order = sorted(range(len(read)), key=lambda i: read[i])
+        ends = np.cumsum([len(read[i][0]) + len(read[i][1]) for i in order])
+        total = max(int(ends[-1]), 1) if read else 1
+        scored: dict[int, np.ndarray] = {}
+
+        def work(replica: int) -> None:
+            share = (ends - 1) * len(self.engines) // total == replica
+            members = [i for i, mine in zip(order, share, strict=True) if mine]
+            results = self.engines[replica].score_continuations(
+                [read[i] for i in members], progress
+            )
+            scored.update(zip(members, results, strict=True))
+
+        self._each(work, range(len(self.engines)))
+        return [scored[i] for i in range(len(read))]
 
     # --- the parts of `generate` -----------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import numpy as np
 from arkjax.errors import DataError
 from arkjax.models.transformer import Transformer, Weight
 from arkjax.sampling.decode import Spec
+from arkjax.sampling.engine_profile import EngineProfile
 from arkjax.sampling.params import token_ids
 from arkjax.sampling.sampler import tail_mass, top_logprobs
 
@@ -65,6 +66,13 @@ def checked(sequences: Sequence[Sequence[int]], longest: int, size: int) -> list
     return read
 
 
+def own_logprobs(model: Transformer, hidden: jax.Array, target: jax.Array) -> jax.Array:
+    """[N] f32, the log-probability of each `target` [N] after its hidden state [N, D]."""
+    logits = model.logits(hidden)
+    own = jnp.take_along_axis(logits, target[:, None], axis=-1)[:, 0]
+    return own - jax.nn.logsumexp(logits, axis=-1)
+
+
 def score(
     spec: Spec,
     weights: dict[str, Weight],
@@ -72,6 +80,7 @@ def score(
     widths: Sequence[int],
     tokens: int,
     top: int,
+    profile: EngineProfile,
 ) -> list[Scored]:
     """Score sequences, in few shapes.
 
@@ -81,6 +90,7 @@ def score(
       widths: that sequences are padded to, ascending.
       tokens: most tokens that are read at once, unless one sequence is longer.
       top: k, most probable tokens to report.
+      profile: where tokens are counted.
 
     Returns:
       In the order of the sequences.
@@ -103,6 +113,9 @@ def score(
                 lengths[row] = len(sequences[i])
                 ids[row, : lengths[row]] = sequences[i]
             columns = jax.tree.map(np.asarray, _score(spec, weights, ids, lengths, top))
+            profile.scored_tokens += int(lengths.sum())
+            profile.scoring_tokens += int(lengths.sum())
+            profile.scoring_padded += ids.size
             for row, i in enumerate(batch):
                 scored[i] = Scored(*(column[row, : lengths[row] - 1] for column in columns))
     return [scored[i] for i in range(len(sequences))]

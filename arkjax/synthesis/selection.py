@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from arkjax.errors import ConfigError
+from arkjax.synthesis.attribution import AttributionConfig
 from arkjax.synthesis.diversity import most_diverse
+from arkjax.synthesis.weights import CreditKind, credit_of
 from arkjax.tasks.problems import Grader
+from arkjax.trajectories.attribution import Attribution
 from arkjax.trajectories.schema import Call
 
 Gate = Literal["gold", "team"]
@@ -24,16 +27,33 @@ class SelectionConfig:
       prefer_corrective: take corrective traces before others.
       gate: "gold" keeps calls whose answer the grader accepts; "team" keeps those that agree with
         the team's own answer and never looks at the gold one.
+      attribution: what is worked out about who contributed what to the team's debates.
+      prefer: of the team's traces, after corrective ones, take first those with the most credit of
+        this kind: "none", "influence", "shapley" or "corrected" (`arkjax.synthesis.weights`).
+      weights: examples made of the team's traces weigh in training by their credit of this kind;
+        "none" gives all the same weight. Neither touches students that never look at gold
+        answers, since credit is given for what helped towards these.
     """
 
     max_traces: int
     min_agreeing: int
     prefer_corrective: bool
     gate: Gate = "gold"
+    attribution: AttributionConfig = AttributionConfig()
+    prefer: CreditKind = "none"
+    weights: CreditKind = "none"
 
     def __post_init__(self) -> None:
         if self.max_traces < 1 or self.min_agreeing < 1:
             raise ConfigError("synthesis: max_traces and min_agreeing must be at least 1")
+        for name in ("prefer", "weights"):
+            kind = getattr(self, name)
+            # Who corrected whom is in every attribution.
+            if kind not in ("none", "corrected", *self.attribution.kinds):
+                raise ConfigError(
+                    f"synthesis.{name} is {kind!r}, but synthesis.attribution.kinds is "
+                    f"{self.attribution.kinds}: add {kind!r} to it"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +97,7 @@ def select(
     team_answers: Mapping[str, str | None],
     grader: Grader,
     config: SelectionConfig,
+    attribution: Attribution | None = None,
 ) -> tuple[list[Trace], Counts]:
     """Choose the traces to learn from, problem by problem.
 
@@ -85,6 +106,7 @@ def select(
       team_answers: the team's answer by problem id, for the gate "team".
       grader: says when two answers are equal.
       config: the filters.
+      attribution: of the debates that the calls are from, for `config.prefer`.
 
     Returns:
       The traces, ordered by problem id and then by preference, and the counts.
@@ -95,7 +117,8 @@ def select(
     counts, traces = Counts(), []
     for problem_id in sorted(by_problem):
         of_problem = sorted(by_problem[problem_id], key=lambda c: (c.round, c.agent, c.sample))
-        chosen = _of_problem(of_problem, team_answers.get(problem_id), grader, config, counts)
+        answer = team_answers.get(problem_id)
+        chosen = _of_problem(of_problem, answer, grader, config, attribution, counts)
         counts.problems += 1
         counts.problems_kept += bool(chosen)
         traces += chosen
@@ -109,6 +132,7 @@ def _of_problem(
     team_answer: str | None,
     grader: Grader,
     config: SelectionConfig,
+    attribution: Attribution | None,
     counts: Counts,
 ) -> list[Trace]:
     def accepted(call: Call) -> bool:
@@ -127,10 +151,16 @@ def _of_problem(
     finished = [call for call in agreeing if call.finish_reason == "stop"]
     counts.unfinished += len(agreeing) - len(finished)
     corrects = {call.call_id: is_corrective(call, calls, accepted) for call in finished}
+
+    def credit(call: Call) -> float:
+        known = attribution and credit_of(call, attribution, config.prefer)
+        return known or 0.0
+
     # Corrective traces first; then what was said latest, with the most knowledge of the others.
     finished.sort(
         key=lambda c: (
             not (config.prefer_corrective and corrects[c.call_id]),
+            -credit(c),
             -c.round,
             c.agent,
             c.sample,

@@ -58,24 +58,14 @@ def shapley(
       ValueError: players are repeated, pairs are too few, or a worth is not finite.
     """
     n = len(players)
-    if len(set(players)) != n:
-        raise ValueError(f"players are repeated: {sorted(players)}")
-    if n <= exact_up_to:
-        return _exact(players, game)
-    if pairs < 2:
-        raise ValueError(f"pairs is {pairs}: a standard error takes at least 2")
-    rng = np.random.default_rng(seed)
-    orders = np.stack([rng.permutation(n) for _ in range(pairs)])
-    orders = np.stack([orders, orders[:, ::-1]], axis=1)  # [pairs, 2, n]
-    # Who is there before each step of each order, as bits; Python's integers hold any team.
-    chains = [[_chain(order) for order in pair] for pair in orders.tolist()]
-    masks = sorted({mask for pair in chains for chain in pair for mask in chain})
+    masks, chains = _asked(players, exact_up_to, pairs, seed)
     worth = _worths(players, masks, game)
+    if not chains:
+        return _exact(players, worth)
     marginals = np.zeros((pairs, 2, n))
     for p, pair in enumerate(chains):
-        for side, chain in enumerate(pair):
-            steps = np.diff([worth[mask] for mask in chain])
-            marginals[p, side, orders[p, side]] = steps
+        for side, (order, chain) in enumerate(pair):
+            marginals[p, side, order] = np.diff([worth[mask] for mask in chain])
     # The two orders of a pair are not independent; the pairs are.
     means = marginals.mean(axis=1)
     errors = means.std(axis=0, ddof=1) / math.sqrt(pairs)
@@ -88,9 +78,44 @@ def shapley(
     )
 
 
-def _exact(players: Sequence[str], game: Game) -> Shapley:
+def coalitions(
+    players: Sequence[str], *, exact_up_to: int = 6, pairs: int = 32, seed: int = 0
+) -> list[Coalition]:
+    """The coalitions that `shapley` asks the worth of, given the same arguments.
+
+    So that the games of many teams can be valued as one batch beforehand.
+
+    Raises:
+      ValueError: as `shapley`.
+    """
+    return [_coalition(players, mask) for mask in _asked(players, exact_up_to, pairs, seed)[0]]
+
+
+_Chain = tuple[list[int], list[int]]
+"""An order of the players, by number, and the coalitions that it passes through."""
+
+
+def _asked(
+    players: Sequence[str], exact_up_to: int, pairs: int, seed: int
+) -> tuple[list[int], list[tuple[_Chain, _Chain]]]:
+    """The coalitions to be valued as bits, and the pairs of orders; none if it is exact."""
     n = len(players)
-    worth = _worths(players, range(1 << n), game)
+    if len(set(players)) != n:
+        raise ValueError(f"players are repeated: {sorted(players)}")
+    if n <= exact_up_to:
+        return list(range(1 << n)), []
+    if pairs < 2:
+        raise ValueError(f"pairs is {pairs}: a standard error takes at least 2")
+    rng = np.random.default_rng(seed)
+    orders = [rng.permutation(n).tolist() for _ in range(pairs)]
+    # Who is there before each step of each order, as bits; Python's integers hold any team.
+    chains = [tuple((o, _chain(o)) for o in (order, order[::-1])) for order in orders]
+    masks = {mask for pair in chains for _, chain in pair for mask in chain}
+    return sorted(masks), chains
+
+
+def _exact(players: Sequence[str], worth: dict[int, float]) -> Shapley:
+    n = len(players)
     values = {}
     for i, player in enumerate(players):
         terms = [
@@ -112,11 +137,13 @@ def _chain(order: Sequence[int]) -> list[int]:
 
 
 def _worths(players: Sequence[str], masks: Sequence[int], game: Game) -> dict[int, float]:
-    coalitions = [
-        frozenset(player for i, player in enumerate(players) if mask >> i & 1) for mask in masks
-    ]
-    worths = [float(worth) for worth in game(coalitions)]
-    for coalition, worth in zip(coalitions, worths, strict=True):
+    asked = [_coalition(players, mask) for mask in masks]
+    worths = [float(worth) for worth in game(asked)]
+    for coalition, worth in zip(asked, worths, strict=True):
         if not math.isfinite(worth):
             raise ValueError(f"the worth of {sorted(coalition)} is {worth}")
     return dict(zip(masks, worths, strict=True))
+
+
+def _coalition(players: Sequence[str], mask: int) -> Coalition:
+    return frozenset(player for i, player in enumerate(players) if mask >> i & 1)

@@ -1,6 +1,7 @@
 """Students by name: from whose calls they learn, through which gate, with which loss."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 from arkjax.errors import ConfigError
@@ -61,7 +62,11 @@ def strategy(name: str) -> Strategy:
 
 
 def to_examples(
-    traces: list[Trace], questions: dict[str, str], chat: Chat, role: str
+    traces: list[Trace],
+    questions: dict[str, str],
+    chat: Chat,
+    role: str,
+    weights: Sequence[float] | None = None,
 ) -> list[Example]:
     """Retag traces to the bare prompt: the student answers alone what a team member said.
 
@@ -72,9 +77,10 @@ def to_examples(
       questions: the question's text by problem id.
       chat: the chat template.
       role: byline under which the student will be asked.
+      weights: of the traces; None gives each 1.
     """
     examples = []
-    for trace in traces:
+    for trace, weight in zip(traces, weights or [1.0] * len(traces), strict=True):
         call = trace.call
         prompt = [*chat.question(questions[call.problem_id]), *chat.turn(role)]
         provenance = {
@@ -84,5 +90,5 @@ def to_examples(
             "agent": call.agent,
             "round": call.round,
         }
-        examples.append(Example(tuple(prompt), call.gen_ids, 1.0, provenance))
+        examples.append(Example(tuple(prompt), call.gen_ids, weight, provenance))
     return examples

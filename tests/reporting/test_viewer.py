@@ -74,7 +74,7 @@ def test_the_page_holds_every_recorded_call(tmp_path):
                 assert len(made["lengths"]) + len(made["after"]) == len(call.gen_ids)
             else:
                 assert tuple(made["ids"]) == call.gen_ids
-        assert one["cost"]["calls"] == len(one["calls"])
+        assert one["cost"]["calls"] + one["cost"]["actions"] == len(one["calls"])
         assert one["cost"]["prefill_tokens"] == 2 * len(one["calls"])
     assert not recorded
 

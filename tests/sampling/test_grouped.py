@@ -131,7 +131,7 @@ def test_heads_on_several_devices_generate_the_same(model, make_engine, make_req
     engine = make_engine(Transformer(model.config, weights), **GROUPED)
     _assert_same(engine.generate(requests), reference(requests), 1e-4)
     lane = engine._lanes[40]
-    for array in jax.tree.leaves((lane._slots.cache, lane._pool)):
+    for array in jax.tree.leaves((lane._slots.cache, lane._cache.pool)):
         assert {s.data.shape[1] for s in array.addressable_shards} == {1}
 
 

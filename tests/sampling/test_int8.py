@@ -245,9 +245,8 @@ def test_cache_and_matrices_take_as_many_bytes_as_said(make_engine, model, workl
     for engine in (plain, small):
         # Which makes the lane, and compiles nothing yet.
         engine.submit(workload[0])
-    for part in ("_slots", "_waiting", "_pool"):
-        lanes = [getattr(engine._lanes[24], part) for engine in (plain, small)]
-        lanes = [lane if part == "_pool" else lane.cache for lane in lanes]
+    for part, field in (("_slots", "cache"), ("_waiting", "cache"), ("_cache", "pool")):
+        lanes = [getattr(getattr(e._lanes[24], part), field) for e in (plain, small)]
         assert _bytes(lanes[1]) * 32 == _bytes(lanes[0]) * 12
     names = [f"layers_{projection}" for projection in PROJECTIONS]
     numbers = sum(model.arrays()[name].size for name in names)
