@@ -426,7 +426,7 @@ def evaluate(session: Session, path: Path) -> dict:
         debates_to_read.append(record)
     Outcomes.from_records([dataclasses.asdict(o) for o in records]).save(path / "outcomes.parquet")
     write_atomic(path / "debates.json", json.dumps(choose_debates(debates_to_read), indent=1))
-    oracle = [system.name for system in compared if system.team.stop.oracle]
+    oracle = [system.name for system in compared if system.team.uses_oracle]
     return {"samples_for_budget": samples, "oracle": oracle}
 
 

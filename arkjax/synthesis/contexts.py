@@ -39,6 +39,7 @@ def teacher_prompts(calls: Sequence[Call], config: ContextConfig) -> list[tuple[
     Returns:
       Distinct prompts, latest round first; at least one if there is any call.
     """
+    calls = [call for call in calls if not call.is_action]
     rounds = sorted({call.round for call in calls})
     wanted = {"first": rounds[:1], "last": rounds[-1:], "all": rounds}[config.rounds]
     chosen = [call for call in calls if call.round in wanted]

@@ -102,7 +102,7 @@ def select(
     """Choose the traces to learn from, problem by problem.
 
     Args:
-      calls: recorded calls of one system.
+      calls: recorded calls of one system; actions of tools are passed over.
       team_answers: the team's answer by problem id, for the gate "team".
       grader: says when two answers are equal.
       config: the filters.
@@ -113,7 +113,9 @@ def select(
     """
     by_problem: dict[str, list[Call]] = collections.defaultdict(list)
     for call in calls:
-        by_problem[call.problem_id].append(call)
+        # What a tool has written is nobody's words to learn.
+        if not call.is_action:
+            by_problem[call.problem_id].append(call)
     counts, traces = Counts(), []
     for problem_id in sorted(by_problem):
         of_problem = sorted(by_problem[problem_id], key=lambda c: (c.round, c.agent, c.sample))

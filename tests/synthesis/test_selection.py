@@ -102,6 +102,17 @@ def test_of_words_said_twice_the_preferred_call_stays(call, grader):
     assert select(calls, {}, grader, DA)[1].repeated == 1
 
 
+def test_what_a_tool_wrote_is_not_learned(call, grader):
+    """Whatever was read in its words, and under either gate."""
+    calls = [call(agent=agent) for agent in "ab"]
+    acted = dataclasses.replace(call(agent="c", correct=True), model="tool:calculator/1")
+    for gate in ("gold", "team"):
+        config = SelectionConfig(5, 1, False, gate)
+        traces, counts = select([*calls, acted], {"p1": "3"}, grader, config)
+        assert {trace.call.agent for trace in traces} == {"a", "b"}
+        assert counts.calls == 2 and counts.sampled_tokens == sum(len(c.gen_ids) for c in calls)
+
+
 def test_nothing_recorded_gives_nothing(grader):
     traces, counts = select([], {}, grader, DA)
     assert traces == [] and not any(dataclasses.asdict(counts).values())
