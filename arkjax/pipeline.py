@@ -201,6 +201,7 @@ def sample(session: Session, path: Path) -> dict:
         "model": session.model_id(policy),
         "players": {name: session.model_id(player) for name, player in players.items()},
         "tokenizer": session.tokenizer.hash,
+        "chat": {"kind": type(session.chat).__name__, "template": session.chat.identity},
         "mesh": dict(session.mesh.shape),
         "dtype": session.config.model.dtype,
         "seed": session.seed,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import gc
 import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -14,21 +13,18 @@ from jax.sharding import Mesh
 
 from arkjax.config import to_dict
 from arkjax.errors import ConfigError, DataError
-from arkjax.models.huggingface.opening import find, open_model
+from arkjax.models.huggingface.opening import find
 from arkjax.models.huggingface.reading import read_checkpoint
 from arkjax.models.placement import load_model
 from arkjax.models.quantized import check_quantization
 from arkjax.models.transformer import Transformer
-from arkjax.progress import Progress, Task
+from arkjax.players import Players, open_tokenizer
+from arkjax.progress import Progress
 from arkjax.run_config import BASE, RunConfig
 from arkjax.rundir import RunDirectory, StageDirectory
-from arkjax.sampling.engine import Engine, EngineConfig
-from arkjax.sampling.params import Generator
 from arkjax.sampling.precision import check_precision
-from arkjax.sampling.remotes import Remotes, Watched, max_active
-from arkjax.sampling.rota import Rota
+from arkjax.sampling.remotes import max_active
 from arkjax.sharding import make_mesh
-from arkjax.shipped import shipped_path
 from arkjax.storage import content_hash
 from arkjax.synthesis.attribution import attribute
 from arkjax.synthesis.strategies import STRATEGIES, Strategy
@@ -36,7 +32,6 @@ from arkjax.tasks import embedded_world, registry
 from arkjax.tasks.problems import Problem
 from arkjax.teams import library
 from arkjax.teams.context import check_context
-from arkjax.teams.plans import Voice
 from arkjax.teams.runner import play, team_tools
 from arkjax.teams.script import Debate
 from arkjax.teams.spec import TeamSpec
@@ -63,7 +58,6 @@ class Session:
     run: RunDirectory
     seed: int
     progress: Progress
-    _student: tuple[str, Engine] | None = dataclasses.field(default=None, init=False, repr=False)
 
     def stage(self, name: str) -> StageDirectory:
         """Directory of a stage of this seed."""
@@ -80,8 +74,7 @@ class Session:
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer: the config's, or that of the base checkpoint."""
         if self.config.tokenizer:
-            path = Path(self.config.tokenizer)
-            return Tokenizer(path if path.exists() else shipped_path(self.config.tokenizer))
+            return open_tokenizer(self.config.tokenizer)
         checkpoint = self.config.base.checkpoint
         folder = find(checkpoint).tokenizer if checkpoint else None
         if folder is None:
@@ -106,37 +99,6 @@ class Session:
         c = self.config
         world = c.task == embedded_world.NAME
         return make_chat(self.tokenizer, c.chat, c.chat_variables, bylines=world)
-
-    @functools.cached_property
-    def voices(self) -> dict[str, Voice]:
-        """How each of the config's further models is written to and read."""
-        made = {}
-        for name, local in self.config.models.items():
-            tokenizer = self._tokenizer_of(name)
-            chat = make_chat(tokenizer, local.chat, local.chat_variables)
-            made[name] = Voice(chat, tokenizer, tokenizer.hash)
-        return made
-
-    def _tokenizer_of(self, name: str) -> Tokenizer:
-        local = self.config.models[name]
-        if local.tokenizer:
-            path = Path(local.tokenizer)
-            return Tokenizer(path if path.exists() else shipped_path(local.tokenizer))
-        folder = find(local.checkpoint).tokenizer
-        if folder is None:
-            raise ConfigError(
-                f"config.models.{name}.tokenizer is empty, and no tokenizer comes with "
-                f"{local.checkpoint}: give its file or folder"
-            )
-        tokenizer = Tokenizer(folder)
-        # Of two copies of one tokenizer the run's own is taken, so that ids are copied.
-        return self.tokenizer if tokenizer.hash == self.tokenizer.hash else tokenizer
-
-    def voice(self, player: str) -> Voice:
-        """How a model is written to and read: a student like the base model."""
-        if player in self.config.models:
-            return self.voices[player]
-        return Voice(self.chat, self.tokenizer, self.tokenizer.hash)
 
     @functools.cached_property
     def task(self) -> registry.Task:
@@ -207,20 +169,20 @@ class Session:
             problems = problems + self.problems(split, config.evaluation.limit or None)
         config.check_players(self.team, self.single)
         limits = {}
-        for name in sorted(self._players()):
+        for name in sorted(self._who_plays()):
             if name not in config.remotes:
                 limits[name] = config.engine.length_classes[-1]
             elif {"sample", "evaluate"} & set(stages):
                 remote = config.remotes[name]
                 self.progress.say(f"remote {name}: asking {remote.url} for {remote.model}")
-                self.remotes.check(name)
-                limits[name] = self.remotes[name].max_context
+                self.players.remotes.check(name)
+                limits[name] = self.players.remotes[name].max_context
             else:
                 limits[name] = sys.maxsize
         for team, policy in self._teams():
             players = config.players(team, policy)
             own = {name: limits[player] for name, player in players.items()}
-            chats = {name: self.voice(player).chat for name, player in players.items()}
+            chats = {name: self.players.voice(player).chat for name, player in players.items()}
             check_context(team, problems, chats, own, team_tools(team))
 
     def _teams(self) -> list[tuple[TeamSpec, str]]:
@@ -229,15 +191,15 @@ class Session:
         teams = [(self.single, BASE)]
         return teams + [(team, policy) for team in (self.team, self.samples(1), self.roles(1))]
 
-    def _players(self) -> set[str]:
+    def _who_plays(self) -> set[str]:
         """Whoever plays in any of the teams."""
         players = [self.config.players(team, policy) for team, policy in self._teams()]
         return {player for of_team in players for player in of_team.values()}
 
     @functools.cached_property
-    def remotes(self) -> Remotes:
-        """The models behind servers."""
-        return Remotes(self.config.remotes, self.tokenizer)
+    def players(self) -> Players:
+        """Those who play."""
+        return Players(self.config, self.mesh, self.tokenizer, self.chat, self.model, self.progress)
 
     # --- models ----------------------------------------------------------------------------------
 
@@ -249,28 +211,12 @@ class Session:
         path = self.stage("distill").path / name / "model"
         return load_model(path, self.mesh, self.config.sharding)
 
-    def generator(self, name: str) -> Generator:
-        """What generates with a model: base, a remote, or a student until the next one is asked."""
-        if name in self.config.remotes:
-            return self.remotes[name]
-        if name in self.rota:
-            return self.rota[name]
-        if name == BASE:
-            return self.base_engine
-        if self._student is None or self._student[0] != name:
-            self._student = None
-            self._student = (name, Engine(self.model(name), self.engine_config, self.tokenizer))
-        return self._student[1]
-
     def model_id(self, name: str) -> str:
         """Identity of a model's weights: what they were made from, or where a remote has them."""
         if name in self.config.remotes:
-            return self.remotes.identity(name)
+            return self.players.remotes.identity(name)
         if name in self.config.models:
-            precision = [getattr(self.config.engine, field) for field in ("cache", "weights")]
-            local = self.config.models[name]
-            made_from = [local.checkpoint, self._tokenizer_of(name).hash, precision]
-            return f"{name}-{content_hash(made_from)[:16]}"
+            return self.players.local_id(name)
         made_from = self.inputs("base" if name == "base" else "distill")
         return f"{name}-{content_hash(made_from)[:16]}"
 
@@ -292,8 +238,8 @@ class Session:
             debates = play(
                 team,
                 problems,
-                self._generators(players, task),
-                {name: self.voice(player) for name, player in players.items()},
+                self.players.generators(players, task),
+                {name: self.players.voice(player) for name, player in players.items()},
                 self.tokenizer,
                 self.task.grader,
                 store,
@@ -323,7 +269,9 @@ class Session:
                 answers,
                 self.task.grader,
                 config,
-                scorer=self.base_engine.score_continuations if config.asks_the_model else None,
+                scorer=self.players.base_engine.score_continuations
+                if config.asks_the_model
+                else None,
                 end_id=self.chat.end_id,
                 longest=self.config.engine.length_classes[-1],
                 task=task,
@@ -333,58 +281,10 @@ class Session:
         shutil.rmtree(scratch, ignore_errors=True)
         return attribution
 
-    def _generators(self, players: Mapping[str, str], task: Task) -> dict[str, Generator]:
-        remotes = set(players.values()) & set(self.config.remotes)
-        made = {player: self.generator(player) for player in players.values()}
-        here = [generator for player, generator in made.items() if player not in remotes]
-        tell = functools.partial(task.advance, 0)
-        for player in remotes:
-            made[player] = Watched(made[player], here, task.restart, tell)
-        return {name: made[player] for name, player in players.items()}
-
-    @functools.cached_property
-    def engine_config(self) -> EngineConfig:
-        """The config's engine, with room for all tokens that end a turn."""
-        chats = [self.chat, *(voice.chat for voice in self.voices.values())]
-        ends = max(len(chat.end_ids) for chat in chats)
-        engine = self.config.engine
-        return dataclasses.replace(engine, max_stop_ids=max(engine.max_stop_ids, ends))
-
-    @functools.cached_property
-    def base_engine(self) -> Engine:
-        """The engine of the base model, which stays where it is."""
-        return Engine(self.model(BASE), self.engine_config, self.tokenizer)
-
-    @functools.cached_property
-    def rota(self) -> Rota:
-        """The base model and the further ones, by turns; empty if there are no further ones."""
-        names = [BASE, *self.config.models] if self.config.models else []
-        longest = self.config.engine.length_classes[-1]
-        return Rota(
-            {name: functools.partial(self._open_engine, name) for name in names},
-            dict.fromkeys(names, longest),
-            self.config.models_at_once,
-            self.progress.say,
-        )
-
-    def _open_engine(self, name: str) -> Engine:
-        if name == BASE:
-            return Engine(self.model(BASE), self.engine_config, self.tokenizer)
-        source = find(self.config.models[name].checkpoint)
-        opened = open_model(source, self.mesh, self.config.sharding)
-        tokenizer = self.voices[name].tokenizer
-        tokenizer.check_fits(opened.model.config.vocab_size, source.folder)
-        return Engine(opened.model, self.engine_config, tokenizer)
-
     def close(self) -> None:
         """Free the engines, and end all talk with servers."""
-        if "remotes" in self.__dict__:
-            self.remotes.close()
-        if "rota" in self.__dict__:
-            self.rota.close()
-        self._student = None
-        self.__dict__.pop("base_engine", None)
-        gc.collect()
+        if "players" in self.__dict__:
+            self.players.close()
 
     # --- what each stage is made from ------------------------------------------------------------
 
@@ -409,14 +309,13 @@ class Session:
         engine = {name: c["engine"][name] for name in ("cache", "weights")}
         if set(engine.values()) != {"model"}:
             sample["engine"] = engine
-        others = sorted(self._players() - {BASE})
+        others = sorted(self._who_plays() - {BASE})
         for kind in ("remotes", "models"):
             if named := [name for name in others if name in getattr(self.config, kind)]:
                 sample["policy"] = self.config.policy
                 sample[kind] = {name: self.model_id(name) for name in named}
-        for name in ("chat", "chat_variables"):
-            if name in c:
-                sample[name] = c[name]
+        if self.chat.identity:
+            sample["chat_template"] = self.chat.identity
         synthesize = sample | {
             "synthesis": self.config.to_dict()["synthesis"],
             "students": c["students"],

@@ -87,7 +87,7 @@ def _replay_seed(
                     foreign += sum(not call.is_action for call in calls)
                     task.advance(len(calls))
                     continue
-                engine = session.generator(models[model])
+                engine = session.players.generator(models[model])
                 result = _replay(kind, calls, engine, tolerance, result, task.advance)
         if result is not None:
             replayed += result.calls

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from arkjax.errors import DataError
+from arkjax.storage import content_hash
 from arkjax.text.files import has_chat_template
 from arkjax.text.templates import ChatTemplate, load_chat_template
 from arkjax.text.tokenizer import Tokenizer
@@ -29,9 +30,11 @@ class PlainChat:
       end_id: the token that ends a message.
       end_ids: the tokens that end a generation.
       keeps_end: whether a message that others read keeps its end token.
+      identity: hash of the template and what it was given; empty without one.
     """
 
     keeps_end = True
+    identity = ""
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
@@ -122,6 +125,7 @@ class TemplateChat:
         self.end_id = ends[0]
         self.end_ids = tuple(dict.fromkeys((ends[0], *tokenizer.end_ids)))
         self._again = after[1:]
+        self.identity = content_hash([template.hash, dict(variables)])
         self.turn = functools.cache(self.turn)
 
     def question(self, text: str) -> list[int]:
