@@ -103,6 +103,12 @@ class Players:
             self._student = (name, self._engine(name))
         return self._student[1]
 
+    def engine(self, name: str) -> Engine:
+        """The engine of a model here; one that takes turns is there until another's."""
+        if name in self.rota:
+            return self.rota.take(name)
+        return self.generator(name)
+
     def generators(self, players: Mapping[str, str], task: Task) -> dict[str, Generator]:
         """The generator of each name that a team gives a model; servers are watched.
 
@@ -128,10 +134,7 @@ class Players:
 
     @functools.cached_property
     def base_engine(self) -> Engine:
-        """The engine of the base model, which stays where it is."""
-        if "rota" in self.__dict__:
-            # There may be no room for both.
-            self.rota.close()
+        """The engine of the base model, where it takes no turns."""
         return self._engine(BASE)
 
     @functools.cached_property

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from arkjax.config import to_dict
@@ -269,9 +270,7 @@ class Session:
                 answers,
                 self.task.grader,
                 config,
-                scorer=self.players.base_engine.score_continuations
-                if config.asks_the_model
-                else None,
+                scorer=self._score if config.asks_the_model else None,
                 end_id=self.chat.end_id,
                 longest=self.config.engine.length_classes[-1],
                 task=task,
@@ -280,6 +279,10 @@ class Session:
         attribution.save(directory)
         shutil.rmtree(scratch, ignore_errors=True)
         return attribution
+
+    def _score(self, *arguments: Any, **options: Any) -> list[np.ndarray]:
+        """Score continuations by the base model; see `Engine.score_continuations`."""
+        return self.players.engine(BASE).score_continuations(*arguments, **options)
 
     def close(self) -> None:
         """Free the engines, and end all talk with servers."""

@@ -73,7 +73,9 @@ def _replay_seed(
     kind: str, session: Session, stage: str, limit: int | None, tolerance: float | None
 ) -> None:
     path = session.stage(stage).path
-    names = [BASE, *session.config.students] if stage == "evaluate" else [BASE]
+    names = [BASE, *session.config.models]
+    if stage == "evaluate":
+        names += session.config.students
     models = {session.model_id(name): name for name in names}
     replayed = foreign = 0
     for directory in store_directories(path):
@@ -87,7 +89,7 @@ def _replay_seed(
                     foreign += sum(not call.is_action for call in calls)
                     task.advance(len(calls))
                     continue
-                engine = session.players.generator(models[model])
+                engine = session.players.engine(models[model])
                 result = _replay(kind, calls, engine, tolerance, result, task.advance)
         if result is not None:
             replayed += result.calls

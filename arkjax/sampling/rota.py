@@ -68,6 +68,21 @@ class Rota:
         waiting = {n: len(m.queue) for n, m in self._members.items() if m.queue}
         if waiting.get(name, 0) < max(waiting.values(), default=1):
             return None
+        return self._seat(name)
+
+    def take(self, name: str) -> Generator:
+        """The model of that name itself, until another takes its place.
+
+        Raises:
+          RuntimeError: if all places are held by models that have calls.
+        """
+        made = self._there.get(name) or self._seat(name)
+        if made is None:
+            raise RuntimeError(f"there is no place for {name}: the models there have calls to end")
+        return made
+
+    def _seat(self, name: str) -> Generator | None:
+        """Open a model in a free place or that of an idle one; None if there is no such place."""
         if len(self._there) >= self._places:
             idle = next((n for n, made in self._there.items() if not made.pending), None)
             if idle is None:
@@ -76,7 +91,8 @@ class Rota:
             del self._there[idle]
             gc.collect()
         self.swaps += 1
-        self._tell(f"model {name}: {waiting.get(name, 0):,} calls wait, it takes its turn")
+        calls = len(self._members[name].queue)
+        self._tell(f"model {name}: {calls:,} calls wait, it takes its turn")
         self._there[name] = self._open[name]()
         return self._there[name]
 

@@ -96,6 +96,17 @@ def test_as_many_are_there_as_there_are_places():
     assert not any(turns[name].pending for name in "abc")
 
 
+def test_a_model_can_be_taken_while_the_others_rest():
+    turns, made = rota(names="ab")
+    turns["a"].submit(request("a0"))
+    assert [g.request_id for g in turns["a"].step()] == ["a0"]
+    assert turns.take("b") is turns.there("b") and made == ["a", "b"]
+    assert turns.take("b") is turns.there("b") and turns.swaps == 2
+    turns["b"].submit(request("b0"))
+    with pytest.raises(RuntimeError, match="there is no place for a"):
+        turns.take("a")
+
+
 def test_what_cannot_fit_is_refused_whether_the_model_is_there_or_not():
     turns, _ = rota()
     with pytest.raises(DataError, match="call long needs 102 tokens, but model 'a' holds 16"):
