@@ -156,7 +156,8 @@ def team_tools(spec: TeamSpec) -> dict[str, Tool]:
       DataError: if a file that one reads is missing or damaged.
       IsolationError: if agents' programs cannot be isolated here.
     """
-    return make_tools({tool.name: dict(tool.options) for tool in spec.tools})
+    configs = {tool.name: dict(tool.options) for tool in spec.tools}
+    return make_tools(configs, f"team {spec.name!r}: tools")
 
 
 class _Play:
