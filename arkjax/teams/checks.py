@@ -37,19 +37,26 @@ def _check_agents(team: Team, path: str) -> None:
     _unique([agent.id for agent in team.agents], f"{path}.agents", "id")
     _unique([stage.name for stage in team.stages], f"{path}.stages", "name")
     _unique([tool.name for tool in team.tools], f"{path}.tools", "tool")
+    if all(agent.tool for agent in team.agents):
+        raise ConfigError(f"{path}.agents are all tools: a team needs one that a model plays")
     for i, agent in enumerate(team.agents):
+        if not agent.id:
+            raise ConfigError(f"{path}.agents[{i}].id is empty: every agent needs an id")
         if agent.tool:
             _check_tool(team, agent.tool, f"{path}.agents[{i}].tool")
 
 
 def _check_stage(team: Team, stage: Stage, at: str) -> None:
+    if not stage.name:
+        raise ConfigError(f"{at}.name is empty: every stage needs a name")
     _check_speakers(team, stage, f"{at}.speakers")
     _check_view(team, stage, f"{at}.view")
     for j, tool in enumerate(stage.tools):
         _check_tool(team, tool, f"{at}.tools[{j}]")
     if stage.order == "graph":
         try:
-            levels(stage.view, team.select(stage.speakers), team.ids)
+            for turn in range(len(stage.view.matrix) or 1):
+                levels(stage.view, team.select(stage.speakers), team.ids, turn)
         except ValueError as error:
             raise ConfigError(
                 f"{at}.view: in the order 'graph' {error}: let the edges run one way"
@@ -81,6 +88,11 @@ def _check_speakers(team: Team, stage: Stage, at: str) -> None:
     _check_selector(team, speakers.among, f"{at}.among")
     if speakers.default:
         _check_agent(team, speakers.default, f"{at}.default")
+        if speakers.default not in team.select(speakers.among):
+            raise ConfigError(
+                f"{at}.default is {speakers.default!r}, who cannot be chosen: name one of"
+                f" {', '.join(team.select(speakers.among))}"
+            )
 
 
 def _check_view(team: Team, stage: Stage, at: str) -> None:

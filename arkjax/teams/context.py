@@ -1,28 +1,17 @@
 """Finds out before any call whether the longest talk that a team can have fits into its models."""
 
-import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from arkjax.errors import DataError
 from arkjax.tasks.problems import Problem
-from arkjax.teams.plans import instruction
-from arkjax.teams.primitives import Agent, Stage
+from arkjax.teams.bounds import Saying, plays
+from arkjax.teams.plans import NO_TOOL, instruction
+from arkjax.teams.primitives import WHOLE, Agent, Stage, View
 from arkjax.teams.prompts import Chat
 from arkjax.teams.team import Team
-from arkjax.teams.views import visible
+from arkjax.teams.views import anonymous_name
 from arkjax.tools.protocol import Tool
-
-
-@dataclasses.dataclass(frozen=True)
-class _Slot:
-    """A message that has not been said yet, with the tokens that it can take in a transcript."""
-
-    agent: str
-    stage: str
-    round: int
-    sample: int
-    size: int
-    parsed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def check_context(
@@ -35,7 +24,7 @@ def check_context(
     """Make sure that the longest possible play of any problem fits into the models' context.
 
     Every message counts with its `max_tokens` and its header, every turn with all the tools that it
-    may call.
+    may call. What a reader with another tokenizer gets counts as its author's tokens.
 
     Args:
       team: the team.
@@ -72,76 +61,68 @@ def check_context(
 def _longest_prompts(
     team: Team, chats: Chat | Mapping[str, Chat], tools: Mapping[str, Tool]
 ) -> Iterator[tuple[Stage, Agent, int, Chat]]:
-    """Of the longest play, by stage and speaker: the prompt's length after the question."""
-
-    def chat_of(agent: Agent) -> Chat:
-        return chats[agent.model] if isinstance(chats, Mapping) else chats
-
-    # A tool reads no prompt; its words are written as whoever reads them has them.
-    any_chat = next(iter(chats.values())) if isinstance(chats, Mapping) else chats
-    said: list[_Slot] = []
-    played: dict[str, int] = {}
-    for number, stage in enumerate(team.unrolled(longest=True)):
-        pool = team.select(stage.speakers)
-        new: list[_Slot] = []
-        for name in pool:
+    """By play of a stage and speaker: the longest prompt's length after the question."""
+    for play in plays(team):
+        stage = play.stage
+        for name, heard in play.heard.items():
             agent = team.agent(name)
-            shown = visible(
-                dataclasses.replace(stage.view, pick="all"),
-                name,
-                pool,
-                team.ids,
-                said if stage.order == "parallel" else said + new,
-                authors=team.select(stage.view.authors),
-                turn=played.get(stage.name, 0),
-            )
-            sizes = [slot.size for slot in shown]
+            if agent.tool:
+                # A tool reads no prompt.
+                continue
+            chat = chats[agent.model] if isinstance(chats, Mapping) else chats
+            size = functools.cache(functools.partial(_size, team, stage.view, chat))
+
+            def size_of(saying: Saying, size: Callable = size) -> int:
+                return size(saying.agent, saying.stage)
+
             if stage.each or stage.view.pick != "all":
                 # One of them only, and it may be any.
-                sizes = [max(sizes, default=0)]
-            chat = any_chat if agent.tool else chat_of(agent)
-            if not agent.tool:
-                tokens = sum(sizes) + _header(team, agent, stage, chat, instruction(stage, tools))
-                if stage.tools:
-                    tokens += stage.tool_calls * _step(agent, stage, chat)
-                yield stage, agent, tokens, chat
-            size = _size(agent, stage, chat)
-            count = stage.n_samples * team.asked(stage, name)
-            new += [_Slot(name, stage.name, number, sample, size) for sample in range(count)]
-        # Of those who may be chosen, the ones with the longest messages.
-        spoken = sorted({slot.agent: slot.size for slot in new}.items(), key=lambda x: -x[1])
-        kept = {name for name, _ in spoken[: team.speaking(stage)]}
-        said += [slot for slot in new if slot.agent in kept]
-        played[stage.name] = played.get(stage.name, 0) + 1
+                tokens = heard.largest(size_of)
+            else:
+                tokens = heard.most(size_of)
+            tokens += _header(team, agent, stage, chat, instruction(stage, tools))
+            if stage.tools:
+                tokens += stage.tool_calls * _step(agent, stage, chat)
+            yield stage, agent, tokens, chat
 
 
 def _header(team: Team, agent: Agent, stage: Stage, chat: Chat, told: str) -> int:
     """Tokens of the speaker's own headers, with the longest role that others can write for it."""
-    header = len(chat.turn(agent.name, agent.role, told))
+    # Some chats leave a role out that is the byline, and what separates it with it.
+    roles = [agent.role, *(["role:"] if agent.role_from else [])]
+    header = max(len(chat.turn(agent.name, role, told)) for role in roles)
+    written = max(
+        (
+            team.agent(name).sampling.max_tokens
+            for field in agent.role_from
+            for other in team.stages
+            if field.rpartition(".")[0] in ("", other.name)
+            for name in team.select(other.speakers)
+        ),
+        default=0,
+    )
     if stage.view.layout == "role_first":
-        header += len(chat.announce(agent.name, agent.role, told))
-    writers = [
-        team.agent(name).sampling.max_tokens
-        for field in agent.role_from
-        for other in team.stages
-        if field.rpartition(".")[0] in ("", other.name)
-        for name in team.select(other.speakers)
-    ]
-    return header + max(writers, default=0)
+        announced = max(len(chat.announce(agent.name, role, told)) for role in roles)
+        return header + announced + 2 * written
+    return header + written
 
 
 def _step(agent: Agent, stage: Stage, chat: Chat) -> int:
     """Tokens that calling a tool once adds to the speaker's prompt."""
-    around = max(len(chat.result(tool)) for tool in stage.tools) + len(chat.resume(agent.name))
+    names = (*stage.tools, NO_TOOL)
+    around = max(len(chat.result(tool)) for tool in names) + len(chat.resume(agent.name))
     return agent.sampling.max_tokens + 1 + around + stage.result_tokens + 1
 
 
-def _size(agent: Agent, stage: Stage, chat: Chat) -> int:
-    """Tokens that the agent's message, with all parts of its turn, takes in a transcript."""
+def _size(team: Team, view: View, chat: Chat, author: str, stage: str) -> int:
+    """Tokens of a message that was said in a stage, as a reader of this chat and view has it."""
+    agent, spoken = team.agent(author), team.stage(stage)
     if agent.tool:
-        return len(chat.message(agent.tool)) + stage.result_tokens + 1
-    part = len(chat.message(agent.name)) + agent.sampling.max_tokens + 1
-    if not stage.tools:
+        return len(chat.message(agent.tool)) + spoken.result_tokens + 1
+    byline = anonymous_name(team.ids, author) if view.anonymous else agent.name
+    part = len(chat.message(byline)) + agent.sampling.max_tokens + 1
+    if not spoken.tools or view.show != WHOLE:
         return part
-    result = max(len(chat.message(tool)) for tool in stage.tools) + stage.result_tokens + 1
-    return part + stage.tool_calls * (part + result)
+    names = (*spoken.tools, NO_TOOL)
+    result = max(len(chat.message(tool)) for tool in names) + spoken.result_tokens + 1
+    return part + spoken.tool_calls * (part + result)

@@ -63,7 +63,7 @@ class Fields:
     def number(self, name: str, default: Any = _REQUIRED, *, low: float, kind: type = int) -> Any:
         """A number of at least `low`."""
         value = self._typed(self.raw(name, default), self.at(name), kind)
-        if value < low:
+        if not value >= low:  # Also what is no number at all, NaN.
             raise ConfigError(f"{self.at(name)} is {value!r}: it must be at least {low}")
         return value
 

@@ -26,6 +26,8 @@ _TAIL = 8192
 _LINE = 300
 _LINES = 64
 _LOOPS = 3
+# Of three loops about six whole lines.
+_STEPS = 5 * 10**10
 
 _DIGITS = re.compile(
     r"(?<![A-Za-z_0-9.])"
@@ -152,18 +154,23 @@ def last_boxed(text: str) -> str | None:
 
 
 _SCORE = re.compile(
-    r"^[ \t*_>#-]{0,8}[^\W\d_][\w \t/()-]{0,40}[*_ ]{0,4}[:=][*_ \t]{0,4}"
-    r"(-?[0-9]{1,6}(?:\.[0-9]{1,6})?)(?![\w.]|,[0-9])",
+    r"^[ \t*_>#-]{0,8}(?:[0-9]{1,2}[.)][ \t*_]{1,4})?[^\W\d_][\w \t/()&'’-]{0,40}[*_ ]{0,4}[:=]"
+    r"[*_ \t]{0,4}(-?[0-9]{1,6}(?:\.[0-9]{1,6})?)(?![\w]|[.,][0-9])",
     re.MULTILINE,
 )
-_YES = "yes|true|correct|approved?|agreed?|accept(?:ed)?|pass(?:ed)?"
-_NO = "no|false|incorrect|wrong|rejected?|disagreed?|fail(?:ed)?"
-_VERDICT = re.compile(
-    rf"(?<![\w'’-])(?:(?P<not>not)[ ]+)?(?:(?P<yes>{_YES})|(?P<no>{_NO}))(?![\w'’-])", re.IGNORECASE
+_YES = "yes|true|correct|approve[sd]?|agree[sd]?|accept(?:ed|s)?|pass(?:ed|es)?"
+_NO = "no|false|incorrect|wrong|reject(?:ed|s)?|disagree[sd]?|disapprove[sd]?|fail(?:ed|s)?"
+_NOT = (
+    r"(?:not|cannot|never|[a-z]{2,6}n['’]t)[\s*_]{1,4}(?:(?:yet|quite|fully|entirely)[\s*_]{1,4})?"
 )
+_VERDICT = re.compile(
+    rf"(?<![\w'’-])(?P<not>{_NOT})?(?:(?P<yes>{_YES})|(?P<no>{_NO}))(?![\w'’-])", re.IGNORECASE
+)
+_BOXES = re.compile(r"\[[^\[\]]{1,64}\](?:[ ]?>[ ]?\[[^\[\]]{1,64}\]){1,63}")
 _LIST = re.compile(r"\[([^\[\]]{1,400})\]")
-_CHAIN = re.compile(r"[\w.-]{1,64}(?:[ ]?[>,][ ]?[\w.-]{1,64}){1,63}")
-_OBJECTS = 64
+# Who is called "agent 2" keeps the two words; emphasis may stand around each name.
+_NAME = r"[*`\"']{0,3}(?:agent[ ])?[\w.-]{1,64}[*`\"']{0,3}"
+_CHAIN = re.compile(rf"{_NAME}(?:[ ]?[>,][ ]?{_NAME}){{1,63}}", re.IGNORECASE)
 
 
 def mean_score(text: str) -> str | None:
@@ -189,15 +196,16 @@ def last_verdict(text: str) -> str | None:
 def last_ranking(text: str) -> str | None:
     """What the last list in `text` names, best first, as a JSON list of texts.
 
-    A list stands in brackets, "[2, 1]", or is a chain of two or more such as "b > a" or "2, 1".
+    A list stands in brackets, "[2, 1]", or is a chain of two or more such as "b > a", "2, 1" or
+    "[2] > [1]".
     """
     tail = _tail(text)
-    for form in (_LIST, _CHAIN):
+    for form in (_BOXES, _LIST, _CHAIN):
         found = None
         for match in form.finditer(tail):
             found = match[1] if form is _LIST else match[0]
         if found is not None:
-            parts = [part.strip(" \t\"'`*") for part in re.split(r"[>,;]", found)]
+            parts = [part.strip(" \t\"'`*[]").rstrip(".") for part in re.split(r"[>,;]", found)]
             named = list(dict.fromkeys(filter(None, parts)))
             if named:
                 return json.dumps(named, ensure_ascii=False)
@@ -223,24 +231,26 @@ def last_json(text: str, keys: Sequence[str]) -> dict[str, str]:
     are their JSON.
     """
     wanted = {_plain_key(key): key for key in keys}
-    tail, start, found = _tail(text), 0, {}
+    tail, start, found = _tail(text), -1, {}
     decoder = json.JSONDecoder(parse_constant=lambda name: name)
-    for _ in range(_OBJECTS):
-        start = tail.find("{", start)
-        if start < 0:
-            break
+    while (start := tail.find("{", start + 1)) >= 0:
         try:
-            value, start = decoder.raw_decode(tail, start)
+            value, end = decoder.raw_decode(tail, start)
+            read = {
+                wanted[_plain_key(key)]: item if isinstance(item, str) else _as_json(item)
+                for key, item in value.items()
+                if _plain_key(key) in wanted and item is not None
+            }
         except (ValueError, RecursionError):
-            start += 1
             continue
-        read = {
-            wanted[_plain_key(key)]: item if isinstance(item, str) else _as_json(item)
-            for key, item in value.items()
-            if _plain_key(key) in wanted and item is not None
-        }
+        start = end - 1
         found = read or found
-    return found
+    return {key: _storable(item) for key, item in found.items()}
+
+
+def _storable(text: str) -> str:
+    """The text without halves of surrogate pairs, which JSON can spell and no file can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _plain_key(key: str) -> str:
@@ -275,7 +285,11 @@ def check_pattern(pattern: str, path: str) -> None:
 
 def _regex(text: str, pattern: str) -> dict[str, str]:
     compiled = re.compile(pattern)
+    power, steps = 1 + _count_loops(re._parser.parse(pattern)), 0
     for line in reversed(_tail(text).splitlines()[-_LINES:]):
+        steps += min(len(line), _LINE) ** power
+        if steps > _STEPS:
+            break
         found = None
         for match in compiled.finditer(line[-_LINE:]):
             found = match

@@ -21,6 +21,9 @@ from arkjax.trajectories.schema import (
     sampling_dict,
 )
 
+NO_TOOL = "tool"
+"""What answers, with an error, to the call of a tool that is not there."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Voice:
@@ -129,7 +132,11 @@ class Setting:
         self, problem: Problem, stage: Stage, agent: Agent, said: Call, step: int
     ) -> "ToolPlan | None":
         """What an agent's words ask a tool to do, None if they ask nothing."""
-        call: ToolCall | None = find_call(said.text, stage.tools)
+        text, whole = said.text, self.voice(agent).tokenizer.decode(said.gen_ids)
+        if whole.startswith(text):
+            # A call that a stop text closes is whole, though the words end before that.
+            text += next((stop for stop in stop_texts() if whole.startswith(stop, len(text))), "")
+        call: ToolCall | None = find_call(text, stage.tools)
         if call is None:
             return None
         error = call.error
@@ -139,7 +146,8 @@ class Setting:
             problem,
             stage,
             agent,
-            call.name,
+            # A name that is no tool's is the model's own, of any length and content.
+            call.name if call.name in stage.tools else NO_TOOL,
             call.input,
             said.round,
             said.sample,

@@ -81,12 +81,15 @@ class Shown:
       call: the last part of the author's turn, which states its answer.
       steps: the parts before it, the actions of tools among them, in order.
       copied: whether reader and author have one tokenizer, so that ids can be copied.
+      most: most tokens of what is shown in its place, such as a field; 0 is no limit. A field can
+        be longer than the message that states it: "[1,2]" is read as "[1, 2]".
     """
 
     byline: str
     call: Call
     steps: tuple[Call, ...] = ()
     copied: bool = True
+    most: int = 0
 
 
 Part = tuple[str, Sequence[int]]
@@ -123,7 +126,7 @@ def build_prompt(
             shared.append(sum(len(ids) for _, ids in parts))
         last_round = message.call.round
         for call in (*message.steps, message.call) if stage.view.show == WHOLE else (message.call,):
-            words = _words(chat, tokenizer, call, message.copied, stage.view.show)
+            words = _words(chat, tokenizer, call, message, stage.view.show)
             if words is not None:
                 name = tool_name(call) if call.is_action else message.byline
                 parts += [(TEMPLATE, chat.message(name)), *words]
@@ -171,22 +174,27 @@ def tool_name(call: Call) -> str:
     return call.model.removeprefix(ACTION).partition("/")[0]
 
 
+def shown_text(call: Call, show: str) -> str | None:
+    """What a view shows of a call as text; None if it shows nothing."""
+    if show not in SHOWS:
+        return call.parsed.get(show)
+    if show == NO_THINK and _THOUGHT in call.text:
+        return call.text.rpartition(_THOUGHT)[2].strip()
+    return call.text
+
+
 def _words(
-    chat: Chat, tokenizer: Tokenizer, call: Call, copied: bool, show: str
+    chat: Chat, tokenizer: Tokenizer, call: Call, message: Shown, show: str
 ) -> list[Part] | None:
     """The words of a call as its reader sees them; None if there are none to be seen."""
     closing = [chat.end_id] if chat.keeps_end else []
-    text = None
-    if show not in SHOWS:
-        text = call.parsed.get(show)
-        if text is None:
-            return None
-    elif show == NO_THINK and _THOUGHT in call.text:
-        text = call.text.rpartition(_THOUGHT)[2].strip()
-    elif not copied:
-        text = call.text
-    if text is not None:
-        return [(TEMPLATE, [*tokenizer.encode(text), *closing])]
+    text = shown_text(call, show)
+    if text is None:
+        return None
+    if text is not call.text or not message.copied:
+        ids = tokenizer.encode(text)
+        most = message.most if message.copied else 0
+        return [(TEMPLATE, [*(ids[:most] if most else ids), *closing])]
     ended = bool(call.gen_ids) and call.gen_ids[-1] in chat.end_ids
     if ended and not chat.keeps_end:
         return [(call.call_id, call.gen_ids[:-1])]

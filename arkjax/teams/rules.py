@@ -62,6 +62,11 @@ class Condition:
             raise ConfigError(
                 f"{path}: say what the field must be, by one of equals, at_least and missing"
             )
+        if condition.missing and condition.share:
+            raise ConfigError(
+                f"{f.at('share')} is {condition.share}, but 'missing' asks the latest message"
+                " alone: leave it out"
+            )
         if condition.share > 1:
             raise ConfigError(f"{f.at('share')} is {condition.share}: it is a share, at most 1")
         return condition

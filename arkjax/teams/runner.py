@@ -125,7 +125,7 @@ def play_as_finished(
       DataError: if problems share an id, or one cannot fit into the context; before any call.
     """
     for i, agent in enumerate(spec.agents):
-        if agent.model not in models:
+        if not agent.tool and agent.model not in models:
             place = f"team {spec.name!r}: agents[{i}].model"
             raise unknown_name(place, agent.model, models, "model")
     if max_active < 1:
@@ -156,7 +156,8 @@ def team_tools(spec: TeamSpec) -> dict[str, Tool]:
       DataError: if a file that one reads is missing or damaged.
       IsolationError: if agents' programs cannot be isolated here.
     """
-    return make_tools({tool.name: dict(tool.options) for tool in spec.tools})
+    configs = {tool.name: dict(tool.options) for tool in spec.tools}
+    return make_tools(configs, f"team {spec.name!r}: tools")
 
 
 class _Play:

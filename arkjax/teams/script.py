@@ -7,12 +7,12 @@ from collections.abc import Generator, Sequence
 from arkjax.tasks.problems import Problem
 from arkjax.teams.plans import Plan, Setting, ToolPlan, Voice, instruction
 from arkjax.teams.primitives import Chosen, Stage
-from arkjax.teams.prompts import Prompt, Shown, build_prompt, continue_prompt
+from arkjax.teams.prompts import Prompt, Shown, build_prompt, continue_prompt, shown_text
 from arkjax.teams.reducers import Verdict, reduce
 from arkjax.teams.rules import Budget, Item, Repeat
 from arkjax.teams.stopping import Talk, reason_to_stop
 from arkjax.teams.team import total
-from arkjax.teams.views import levels, shuffled, visible
+from arkjax.teams.views import anonymous_name, levels, shuffled, visible
 from arkjax.trajectories.schema import Call
 
 
@@ -64,7 +64,7 @@ class Debate:
       correct: whether the answer equals the gold one.
       rounds: how many stages were played.
       tied: whether the tie rule chose the answer.
-      parse_failures: calls of which the stage's parser could not read every field.
+      parse_failures: turns of which the stage's parser could not read every field.
       stopped: what ended the last repeat early: "rounds", "tokens", "agree", "unchanged", "oracle",
         "budget", or the field of a condition; several joined by "+" where all had to hold; empty if
         the schedule ran to its end.
@@ -126,6 +126,7 @@ class _Table:
         """The whole debate."""
         yield from self._play(self.spec.schedule, Budget())
         verdict = self._verdict()
+        steps = {call.call_id for calls in self.steps.values() for call in calls}
         return Debate(
             problem=self.problem,
             system=self.spec.name,
@@ -134,7 +135,7 @@ class _Table:
             correct=self._is_gold(verdict.answer),
             rounds=self.round,
             tied=verdict.tied,
-            parse_failures=sum(not call.parse_ok for call in self.calls),
+            parse_failures=sum(not c.parse_ok and c.call_id not in steps for c in self.calls),
             stopped=self.stopped,
             cost=Cost.of(self.calls),
         )
@@ -146,12 +147,16 @@ class _Table:
                 yield from self._stage(self.spec.stage(item))
                 continue
             rest = total([self._least(items[i + 1 :]), after])
+            once = self._least(item.stages)
+            self.stopped = ""
             for number in range(item.max):
                 if number >= item.min:
                     self.stopped = self._reason_to_stop(item, rest)
                     if self.stopped:
                         break
-                yield from self._play(item.stages, rest)
+                # A repeat within this pass must leave what the passes need that have to follow.
+                owed = [once] * (item.min - number - 1)
+                yield from self._play(item.stages, total([*owed, rest]))
 
     def _least(self, items: Sequence[Item]) -> Budget:
         spec = self.spec
@@ -161,7 +166,8 @@ class _Table:
         speakers = self._speakers(stage)
         waves: list[Sequence[str]] = [speakers]
         if stage.order == "graph":
-            waves = list(levels(stage.view, speakers, self.spec.ids))
+            turn = self.played.get(stage.name, 0)
+            waves = list(levels(stage.view, speakers, self.spec.ids, turn))
         elif stage.order != "parallel":
             ordered = speakers
             if stage.order == "shuffled":
@@ -195,21 +201,32 @@ class _Table:
         return named[: choice.top]
 
     def _resolve(self, value: str, pool: Sequence[str]) -> list[str]:
-        """The agents that a text names: by id, byline or place in the pool; one or a JSON list."""
+        """The agents that a text names: by id, byline or place; one or several as a JSON list.
+
+        "agent 2" is who is called so in an anonymous view, by the place in the team; a bare number
+        is a place in the pool.
+        """
         try:
             listed = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             listed = value
+        if not isinstance(listed, list):
+            listed = [listed if isinstance(listed, str) else value]
         known = {self.spec.agent(name).name.casefold(): name for name in reversed(pool)}
         known |= {name.casefold(): name for name in pool}
         found = []
-        for item in listed if isinstance(listed, list) else [value]:
+        for item in listed:
+            if not isinstance(item, str | int | float):
+                continue
             text = str(item).strip().casefold()
             number = text.removeprefix("agent").strip()
             if text in known:
                 found.append(known[text])
-            elif number.isascii() and number.isdigit() and 0 < int(number[:6]) <= len(pool):
-                found.append(pool[int(number[:6]) - 1])
+            elif number.isascii() and number.isdigit():
+                places = pool if number == text else self.spec.ids
+                place = int(number[:6])
+                if 0 < place <= len(places) and places[place - 1] in pool:
+                    found.append(places[place - 1])
         return found
 
     def _choice(self, field: str) -> str | None:
@@ -301,14 +318,18 @@ class _Table:
             author = spec.agent(call.agent)
             byline = author.name
             if stage.view.anonymous:
-                byline = f"agent {spec.ids.index(call.agent) + 1}"
+                byline = anonymous_name(spec.ids, call.agent)
             steps = self.steps.get(call.call_id, ())
-            messages.append(Shown(byline, call, steps, self.setting.shares_tokens(agent, author)))
+            copied = self.setting.shares_tokens(agent, author)
+            messages.append(
+                Shown(byline, call, steps, copied, spec.most_tokens(call.agent, call.stage))
+            )
         role = agent.role
         written = [call for field in agent.role_from if (call := self._said_with(field))]
         if written:
             # Of several fields that write the role, the one that was said last.
-            field, call = max(written, key=lambda pair: pair[1].round)
+            places = {call.call_id: i for i, call in enumerate(self.said)}
+            field, call = max(written, key=lambda pair: places[pair[1].call_id])
             role = call.parsed[field]
         return build_prompt(
             voice.chat,
@@ -341,8 +362,10 @@ class _Table:
     def _plan(self, stage: Stage, turn: _Turn) -> Plan | ToolPlan:
         agent = self.spec.agent(turn.name)
         if agent.tool:
-            text = "\n\n".join(call.text for call in turn.shown)
-            parents = tuple(call.call_id for call in turn.shown)
+            show = stage.view.show
+            read = [(call, text) for call in turn.shown if (text := shown_text(call, show))]
+            text = "\n\n".join(text for _, text in read)
+            parents = tuple(call.call_id for call, _ in read)
             return self.setting.tool_plan(
                 self.problem, stage, agent, agent.tool, text, self.round, turn.sample, 0, parents
             )
@@ -385,8 +408,8 @@ class _Table:
         )
 
     def _verdict(self) -> Verdict:
-        said = self._in_order(self.said)
-        return reduce(self.spec.reducer, self.spec.voters, said, self.setting.grader.equal)
+        spec = self.spec
+        return reduce(spec.reducer, spec.voters, self.said, self.setting.grader.equal)
 
     def _is_gold(self, answer: str | None) -> bool:
         if answer is None:

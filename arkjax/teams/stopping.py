@@ -83,14 +83,14 @@ def holds(condition: Condition, talk: Talk) -> bool:
     if not condition.share:
         value = talk.latest(condition.field)
         return value is not None and _fits(condition, value)
-    read = {call.stage for call in talk.said if name in call.parsed and stage in ("", call.stage)}
-    asked = [call for call in talk.said if call.stage in read]
-    # All who spoke last count, those as well in whose message the field could not be read.
-    latest = last_round(list(dict.fromkeys(call.agent for call in asked)), asked)
+    # All who spoke there count, those as well in whose messages the field could not be read.
+    asking = {stage} if stage else {call.stage for call in talk.said if name in call.parsed}
+    heard = [call for call in talk.said if call.stage in asking]
+    latest = last_round(list(dict.fromkeys(call.agent for call in heard)), heard)
     if not latest:
         return False
     fitting = sum(name in c.parsed and _fits(condition, c.parsed[name]) for c in latest)
-    return fitting >= condition.share * len(latest)
+    return fitting / len(latest) >= condition.share
 
 
 def _fits(condition: Condition, value: str) -> bool:

@@ -5,9 +5,9 @@ import functools
 from collections.abc import Iterable, Iterator, Sequence
 
 from arkjax.storage import added
+from arkjax.teams.bounds import Play, plays
 from arkjax.teams.primitives import Agent, Chosen, Selector, Stage
 from arkjax.teams.rules import DECIDERS, Budget, Item, Reducer, Stop, ToolUse
-from arkjax.teams.views import sees
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +90,22 @@ class Team:
         decider = self.reducer.agent if self.reducer.kind in DECIDERS else None
         return tuple(name for name in self.select(self.reducer.voters) if name != decider)
 
+    def plays(
+        self, items: Sequence[Item] | None = None, certain: bool = True
+    ) -> Iterator[tuple[Stage, bool]]:
+        """The stages of the longest possible play in order, each with whether every play has it.
+
+        Args:
+          items: what is played; by default the whole schedule.
+          certain: whether every play comes to them.
+        """
+        for item in self.schedule if items is None else items:
+            if isinstance(item, str):
+                yield self.stage(item), certain
+                continue
+            for number in range(item.max):
+                yield from self.plays(item.stages, certain and number < item.min)
+
     def unrolled(self, *, longest: bool, items: Sequence[Item] | None = None) -> Iterator[Stage]:
         """The stages of the longest or the shortest possible play, in order.
 
@@ -111,47 +127,42 @@ class Team:
             min(stage.speakers.top, len(pool)) if isinstance(stage.speakers, Chosen) else len(pool)
         )
 
-    def asked(self, stage: Stage, name: str) -> int:
-        """How many messages a speaker is asked about at most, each by itself; else 1."""
-        if not stage.each:
-            return 1
-        view, pool = stage.view, self.select(stage.speakers)
-        if view.pick != "all":
-            return 1
-        shown = 0
-        for author in self.select(view.authors):
-            # Spoken before this stage can be heard in it: who speaks in no other is not counted.
-            said = [
-                s.n_samples * self.asked(s, author)
-                for s in self.unrolled(longest=True)
-                if s.name != stage.name
-                and author in self.select(s.speakers)
-                and (not view.stages or s.name in view.stages)
-            ]
-            if said and sees(view, name, author, pool, self.ids):
-                most = {"last": 1, "window": view.window, "all": len(said)}[view.rounds]
-                shown += sum(sorted(said, reverse=True)[:most])
-        return max(1, shown)
+    def most_tokens(self, author: str, stage: str) -> int:
+        """The most tokens that an agent can say at once in a stage, without an end token."""
+        agent = self.agent(author)
+        return self.stage(stage).result_tokens if agent.tool else agent.sampling.max_tokens
 
     @functools.cached_property
     def _costs(self) -> dict[str, Budget]:
-        return {stage.name: self._cost(stage) for stage in self.stages}
+        once = (Play(s, {}, dict.fromkeys(self.select(s.speakers), 1)) for s in self.stages)
+        costs = {play.stage.name: self._cost(play) for play in once}
+        # How often a speaker is asked depends on what it hears only where it is asked by message.
+        for play in plays(self) if any(stage.each for stage in self.stages) else ():
+            most, cost = costs[play.stage.name], self._cost(play)
+            costs[play.stage.name] = Budget(
+                max(most.calls, cost.calls), max(most.tokens, cost.tokens)
+            )
+        return costs
 
     def cost(self, stage: Stage) -> Budget:
         """The most calls and generated tokens that playing a stage once can take."""
         return self._costs[stage.name]
 
-    def _cost(self, stage: Stage) -> Budget:
+    def _cost(self, play: Play) -> Budget:
+        stage = play.stage
         each = stage.n_samples * stage.attempts * stage.steps
-        costs = []
-        for name in self.select(stage.speakers):
-            agent = self.agent(name)
-            if not agent.tool:
-                calls = each * self.asked(stage, name)
-                costs.append((calls, calls * agent.sampling.max_tokens))
-        top = sorted(costs, reverse=True)[: self.speaking(stage)]
-        tokens = sorted((tokens for _, tokens in costs), reverse=True)[: self.speaking(stage)]
-        return Budget(calls=sum(calls for calls, _ in top), tokens=sum(tokens))
+        agents = [self.agent(name) for name in play.asked]
+        calls = [each * play.asked[agent.id] for agent in agents if not agent.tool]
+        tokens = [
+            each * play.asked[agent.id] * agent.sampling.max_tokens
+            for agent in agents
+            if not agent.tool
+        ]
+        top = self.speaking(stage)
+        return Budget(
+            calls=sum(sorted(calls, reverse=True)[:top]),
+            tokens=sum(sorted(tokens, reverse=True)[:top]),
+        )
 
 
 def total(costs: Iterable[Budget]) -> Budget:

@@ -85,14 +85,20 @@ def view_matrix(
     )
 
 
-def levels(view: View, speakers: Sequence[str], agents: Sequence[str] = ()) -> list[list[str]]:
+def levels(
+    view: View, speakers: Sequence[str], agents: Sequence[str] = (), turn: int = 0
+) -> list[list[str]]:
     """The speakers in the order `graph`: each level hears none of its own or of later levels.
+
+    Arguments as of `sees`.
 
     Raises:
       ValueError: if some hear each other in a circle; it names them.
     """
     hears = {
-        viewer: {a for a in speakers if a != viewer and sees(view, viewer, a, speakers, agents)}
+        viewer: {
+            a for a in speakers if a != viewer and sees(view, viewer, a, speakers, agents, turn)
+        }
         for viewer in speakers
     }
     made: list[list[str]] = []
@@ -105,6 +111,11 @@ def levels(view: View, speakers: Sequence[str], agents: Sequence[str] = ()) -> l
         made.append(level)
         spoken |= set(level)
     return made
+
+
+def anonymous_name(agents: Sequence[str], name: str) -> str:
+    """What an agent is called in an anonymous view, by its place in the team."""
+    return f"agent {agents.index(name) + 1}"
 
 
 def shuffled(names: Sequence[str], key: str) -> list[str]:

@@ -109,19 +109,23 @@ class TemplateChat:
           variables: more that it reads, such as `enable_thinking`.
         """
         self._tokenizer = tokenizer
-        first, second, said = "ARKJAXFIRST", "ARKJAXSECOND", "ARKJAXSAID"
+        # With what a template that escapes, joins lines or collapses spaces would change.
+        first, second, said = (
+            f"{x}\n\n  \"<&>'  \\n{x}" for x in ("ARKJAXA", "ARKJAXB", "ARKJAXC")
+        )
         user, other = {"role": "user", "content": first}, {"role": "user", "content": second}
         assistant = {"role": "assistant", "content": said}
         alone = _cut(template, [user], [first], variables)
         both = _cut(template, [user, assistant, other], [first, said, second], variables)
         self._opening, self._answering = (self._parse(part) for part in alone)
-        after = self._parse(both[2])
+        after = self._parse(both[2].lstrip())
         ends = [token for token in after if token in tokenizer.special_tokens.values()]
         if not ends or after[0] != ends[0]:
             raise DataError(
                 f"{template.source} ends the assistant's turns by no special token, so a message"
                 " would have no end: play the team with config.chat = 'plain'"
             )
+        self._lead = _lead(tokenizer)
         self.end_id = ends[0]
         self.end_ids = tuple(dict.fromkeys((ends[0], *tokenizer.end_ids)))
         self._again = after[1:]
@@ -130,7 +134,7 @@ class TemplateChat:
 
     def question(self, text: str) -> list[int]:
         """Ids of the opening that states the question."""
-        return [*self._opening, *self._tokenizer.encode(text.strip())]
+        return [*self._opening, *self._words(text.strip())]
 
     def turn(self, byline: str, role: str = "", instruction: str = "") -> list[int]:
         """Ids of the end of the user's message, which tells who is to speak and what about."""
@@ -156,7 +160,13 @@ class TemplateChat:
         return self._answering
 
     def _words(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text) if text else []
+        if not text:
+            return []
+        if self._lead:
+            ids = self._tokenizer.encode("\n" + text)
+            if tuple(ids[: len(self._lead)]) == self._lead:
+                return ids[len(self._lead) :]
+        return self._tokenizer.encode(text)
 
     def _parse(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, special=True) if text else []
@@ -194,6 +204,18 @@ def make_chat(
     return BylineChat(tokenizer) if kind == "bylines" else PlainChat(tokenizer)
 
 
+def _lead(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Ids of a line break, for tokenizers that put a space before every text that they are given.
+
+    Behind it they put none, so that a text that goes on from another is encoded with it. Empty for
+    other tokenizers.
+    """
+    lead = tokenizer.encode("\n")
+    both = tokenizer.encode("\na")
+    apart = both[: len(lead)] == lead and both[len(lead) :] != tokenizer.encode("a")
+    return tuple(lead) if apart else ()
+
+
 def _cut(
     template: ChatTemplate, messages: list, marks: list[str], variables: Mapping[str, Any]
 ) -> list[str]:
@@ -207,4 +229,10 @@ def _cut(
                 " cannot be put into it: play the team with config.chat = 'plain'"
             )
         parts.append(before)
-    return [*parts, text]
+    parts.append(text)
+    if any(mark in part for mark in marks for part in parts):
+        raise DataError(
+            f"{template.source} writes a message out more than once, so a transcript cannot be put"
+            " into it: play the team with config.chat = 'plain'"
+        )
+    return parts
