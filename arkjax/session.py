@@ -271,7 +271,7 @@ class Session:
                 self.task.grader,
                 config,
                 scorer=self._score if config.asks_the_model else None,
-                end_id=self.chat.end_id,
+                end_id=self.chat.end_id if self.chat.keeps_end else None,
                 longest=self.config.engine.length_classes[-1],
                 task=task,
                 scratch=scratch,

@@ -103,7 +103,7 @@ def attribute(
     config: AttributionConfig,
     *,
     scorer: Scorer | None = None,
-    end_id: int = -1,
+    end_id: int | None = None,
     longest: int | None = None,
     task: Task | None = None,
     scratch: Path | None = None,
@@ -117,7 +117,7 @@ def attribute(
       grader: says when two answers are equal.
       config: what to work out.
       scorer: the model, if it is asked.
-      end_id: the token that ends a message, likewise.
+      end_id: the token that ends a message, likewise; None where they are shown without it.
       longest: the model's context in tokens; see `readings`.
       task: told how many problems are done.
       scratch: directory for what is done of a record that asks the model: after an interruption
@@ -204,7 +204,7 @@ def _chosen(debates: Mapping[str, Sequence[Call]], config: AttributionConfig) ->
 
 
 def _asked(
-    calls: Sequence[Call], config: AttributionConfig, end_id: int, longest: int | None
+    calls: Sequence[Call], config: AttributionConfig, end_id: int | None, longest: int | None
 ) -> _Asked:
     of = readings(calls, end_id, longest)
     sizes = {"exact_up_to": config.exact_up_to, "pairs": config.pairs}

@@ -60,12 +60,14 @@ class Reading:
         return self.shown.without(removed), self.target
 
 
-def readings(calls: Sequence[Call], end_id: int, longest: int | None = None) -> list[Reading]:
+def readings(
+    calls: Sequence[Call], end_id: int | None, longest: int | None = None
+) -> list[Reading]:
     """The readings of one debate; none where nobody was right.
 
     Args:
       calls: of the debate, in the order spoken, graded.
-      end_id: the token that ends a message.
+      end_id: the token that ends a message; None where messages are shown without it.
       longest: most tokens of a prompt and the right words, which can be longer than those of the
         reader; beyond that it is left out. None knows no limit.
     """

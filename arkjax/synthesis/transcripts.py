@@ -39,13 +39,13 @@ class Transcript:
         return sum([*kept, self.own], self.opening)
 
 
-def transcript(call: Call, calls: Iterable[Call], end_id: int) -> Transcript | None:
+def transcript(call: Call, calls: Iterable[Call], end_id: int | None) -> Transcript | None:
     """Take a call's prompt apart.
 
     Args:
       call: the call.
       calls: all calls of its debate.
-      end_id: the token that ends a message.
+      end_id: the token that ends a message; None where messages are shown without it.
 
     Returns:
       None where it cannot be told: a message is shown as its answer only or is empty, there is no
@@ -65,7 +65,8 @@ def transcript(call: Call, calls: Iterable[Call], end_id: int) -> Transcript | N
     ends = [b for _, _, b in spans]
     starts = [*(a for _, a, _ in spans[1:]), call.prefix_len]
     after = [call.prompt_ids[b:a] for b, a in zip(ends, starts, strict=True)]
-    cut = [() if call.prompt_ids[b - 1] == end_id else (end_id,) for b in ends]
+    end = () if end_id is None else (end_id,)
+    cut = [() if call.prompt_ids[b - 1 : b] == end else end for b in ends]
     closing = after[-1][len(cut[-1]) :]
     closings = [mark + closing for mark in cut]
     if any(run[: len(c)] != c for run, c in zip(after, closings, strict=True)):
@@ -79,15 +80,18 @@ def transcript(call: Call, calls: Iterable[Call], end_id: int) -> Transcript | N
     return Transcript(opening, messages, own)
 
 
-def _opening(call: Call, calls: Iterable[Call], end_id: int, most: int) -> Ids | None:
+def _opening(call: Call, calls: Iterable[Call], end_id: int | None, most: int) -> Ids | None:
     """What the prompt begins with before any message, within its first `most` tokens."""
     for other in calls:
         if other.parents or any(name != TEMPLATE for name, _, _ in other.prompt_segments):
             continue
         question, role = other.prompt_ids[: other.prefix_len], other.prompt_ids[other.prefix_len :]
-        question = _without_end(question, (*role, end_id))
+        if end_id is not None:
+            question = _without_end(question, (*role, end_id))
         if call.prompt_ids[: len(question)] != question:
             continue
+        if end_id is None:
+            return question if len(question) <= most else None
         role_first = (*question, *call.prompt_ids[call.prefix_len :], end_id)
         opening = role_first if call.prompt_ids[: len(role_first)] == role_first else question
         return opening if len(opening) <= most else None

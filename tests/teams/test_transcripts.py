@@ -8,7 +8,7 @@ import pytest
 
 from arkjax import teams
 from arkjax.synthesis.transcripts import transcript
-from arkjax.teams.prompts import build_prompt
+from arkjax.teams.prompts import Shown, build_prompt
 from arkjax.teams.spec import TeamSpec
 
 pytestmark = pytest.mark.fast
@@ -43,13 +43,14 @@ def changed(spec, instruction="", order="parallel", **view):
 def assert_as_built(world, spec, seed=0):
     """Leaves out some messages of every prompt; returns how many prompts were compared."""
     rng, compared = random.Random(seed), 0
+    end = world.end if world.chat.keeps_end else None
     # Some messages are cut off by their limit, and closed by the template.
     model = world.Model(say=lambda request, draw: f"so {draw % 3}" + "…" * (draw % 2))
     for debate in world.play(spec, world.problems(3), model):
         calls = {call.call_id: call for call in debate.calls}
         question = world.chat.question(debate.problem.question)
         for call in debate.calls:
-            taken = transcript(call, debate.calls, world.end)
+            taken = transcript(call, debate.calls, end)
             assert taken is not None and taken.without(()) == call.prompt_ids
             assert tuple(taken.messages) == call.parents
             subsets = [{name} for name in call.parents] + [set(call.parents)]
@@ -60,9 +61,11 @@ def assert_as_built(world, spec, seed=0):
                     world.chat,
                     world.tokenizer,
                     question,
-                    [(spec.agent(other.agent), other) for other in shown],
-                    spec.agent(call.agent),
-                    spec.stage(call.stage),
+                    [Shown(spec.agent(other.agent).name, other) for other in shown],
+                    stage := spec.stage(call.stage),
+                    spec.agent(call.agent).name,
+                    spec.agent(call.agent).role,
+                    stage.instruction,
                 )
                 assert taken.without(removed) == built.ids
                 compared += bool(removed)
@@ -88,6 +91,15 @@ def test_all_views(world, view, instruction):
 )
 def test_shipped_teams_and_those_who_speak_in_turn(world, spec):
     assert assert_as_built(world, spec) > 20
+
+
+@pytest.mark.parametrize("view", VIEWS[:-2], ids=str)
+def test_all_views_of_chats_that_keep_no_end(world, view):
+    """As in a checkpoint's own template, where an end token would close the user's turn."""
+    world.chat.keeps_end = False
+    assert (
+        assert_as_built(world, changed(teams.debate(roles=ROLES, rounds=3), "brief", **view)) > 20
+    )
 
 
 def test_who_was_shown_nothing_loses_nothing(world):
