@@ -9,6 +9,9 @@ from arkjax.teams.rules import DECIDERS, Item, Repeat
 from arkjax.teams.team import Team, total
 from arkjax.teams.views import levels
 
+MOST_PLAYS = 1000
+"""Stages that a play may have: what it can cost is counted by going through them."""
+
 
 def check(team: Team, path: str) -> None:
     """Make sure that a team can be played.
@@ -129,8 +132,19 @@ def _check_schedule(team: Team, path: str) -> None:
     for at, item in _places(team.schedule, f"{path}.schedule"):
         if isinstance(item, str) and item not in names:
             raise unknown_name(at, item, names, "stage")
-    if not any(True for _ in team.unrolled(longest=True)):
+    plays = _plays(team.schedule)
+    if plays > MOST_PLAYS:
+        raise ConfigError(
+            f"{path}.schedule can play {plays} stages, {MOST_PLAYS} at most: lower the max of its"
+            " repeats"
+        )
+    if not plays:
         raise ConfigError(f"{path}.schedule plays no stage: name at least one")
+
+
+def _plays(items: tuple[Item, ...]) -> int:
+    """How many stages the longest play has."""
+    return sum(item.max * _plays(item.stages) if isinstance(item, Repeat) else 1 for item in items)
 
 
 def _places(items: tuple[Item, ...], path: str) -> Iterator[tuple[str, Item]]:

@@ -260,7 +260,13 @@ class ToolUse:
         if isinstance(data, str):
             data = {"name": data}
         f = Fields(data, path, data if isinstance(data, dict) else ())
-        options = {key: value for key, value in data.items() if key != "name"}
+        options = {}
+        for key, value in data.items():
+            value = value.__fspath__() if hasattr(value, "__fspath__") else value
+            if not isinstance(value, str | int | float | None):
+                raise ConfigError(f"{f.at(key)} is {value!r}: expected text, a number or a truth")
+            if key != "name" and value is not None:
+                options[key] = value
         return cls(f.text("name"), tuple(sorted(options.items())))
 
     def to_dict(self) -> dict[str, Any]:

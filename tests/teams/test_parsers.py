@@ -1,5 +1,6 @@
 """Parsers read answers, not articles; nothing makes them raise or hang."""
 
+import json
 import time
 
 import pytest
@@ -93,7 +94,127 @@ def test_the_task_parser_asks_the_grader_and_none_reads_nothing():
     assert parse("none", "so 3") == {}
 
 
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("Clarity: 4\nDepth: 3", "3.5"),
+        ("1. Clarity: 4\n2) **Depth**: 2", "3"),
+        ("- **Clarity**: 4/5\n- **Depth:** 5/5", "4.5"),
+        ("Clarity: 4.\nDepth: 5.\n", "4.5"),
+        ("Score (1-10): **7**", "7"),
+        ("Accuracy & style = -2", "-2"),
+        ("Score: 0.75", "0.75"),
+        ("Score: 85%", "85"),
+        ("### Score: 8 out of 10", "8"),
+        ("Cost: 1,000", None),
+        ("v: 1.2.3", None),
+        ("see: 3rd", None),
+        ("4", None),
+        ("The plan fails at step 3", None),
+        ("", None),
+    ],
+)
+def test_scores(text, score):
+    assert parse("scores", text) == ({} if score is None else {"score": score})
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("Yes.", "yes"),
+        ("Final verdict: **Incorrect**", "no"),
+        ("It is not correct.", "no"),
+        ("It is **not** correct", "no"),
+        ("The solution isn't correct.", "no"),
+        ("It isn’t quite right, but I wouldn't reject it", "yes"),
+        ("This cannot fail.", "yes"),
+        ("That is not yet correct", "no"),
+        ("not wrong", "yes"),
+        ("I disapprove", "no"),
+        ("It fails.", "no"),
+        ("All checks passed", "yes"),
+        ("Is it correct? No.", "no"),
+        ("I agree. APPROVED", "yes"),
+        ("correctness, nobody, yesterday, know", None),
+        ("", None),
+    ],
+)
+def test_verdicts(text, verdict):
+    assert parse("verdict", text) == ({} if verdict is None else {"verdict": verdict})
+
+
+@pytest.mark.parametrize(
+    ("text", "ranking"),
+    [
+        ("[2, 1, 3]", ["2", "1", "3"]),
+        ('["agent 2", "agent 1"]', ["agent 2", "agent 1"]),
+        ("[2] > [1] > [3]", ["2", "1", "3"]),
+        ("So b > a>c.", ["b", "a", "c"]),
+        ("Agent 2 > Agent 1 > Agent 3", ["Agent 2", "Agent 1", "Agent 3"]),
+        ("**Agent 3**, **Agent 1**", ["Agent 3", "Agent 1"]),
+        ("the best two are 3, 1.", ["3", "1"]),
+        ("see [1]; my ranking is [b, a, b]", ["b", "a"]),
+        ("[ ]", None),
+        ("one alone", None),
+        ("", None),
+    ],
+)
+def test_rankings(text, ranking):
+    found = parse("ranking", text)
+    assert ({key: json.loads(value) for key, value in found.items()}) == (
+        {} if ranking is None else {"ranking": ranking}
+    )
+
+
+def test_names():
+    names = ["ann", "critic", "critic 12", "12", "Émile", "c++"]
+    for text, name in [
+        ("ann, then CRITIC should speak", "critic"),
+        ("let critic 12 go on", "critic 12"),
+        ("annoying critics", None),
+        ("next: émile!", "Émile"),
+        ("I choose c++.", "c++"),
+        ("", None),
+    ]:
+        assert parse("speaker", text, names=names) == ({} if name is None else {"next": name})
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ('{"Next Step": "go", "other": 1}', {"next_step": "go"}),
+        ('{"next_step": 1} then {"next_step": 2}', {"next_step": "2"}),
+        ('{"next_step": 1} then {"other": 2}', {"next_step": "1"}),
+        ('```json\n{"plan": ["a", "b"], "next_step": null}\n```', {"plan": '["a", "b"]'}),
+        ('{"a": {"plan": 7}}', {}),
+        ('{"plan": NaN}', {"plan": "NaN"}),
+        ('{"plan": true}', {"plan": "true"}),
+        ('{"plan": "\\ud800x"}', {"plan": "?x"}),
+        (r"\frac{1}{2} " * 90 + '{"plan": 3}', {"plan": "3"}),
+        ('{} { {"plan": 3} }', {"plan": "3"}),
+        ("{'plan': 3}", {}),
+        ('{"plan": 3', {}),
+    ],
+)
+def test_json(text, fields):
+    found = parse("json", text, keys=["next_step", "plan"])
+    assert found == fields
+    assert all(value.encode() for value in found.values())
+
+
 HOSTILE = [
+    '{"x":' * 80_000,
+    '{"x":[' * 80_000,
+    '{"x":' + "[" * 990 + "]" * 990 + "}",
+    '{"' * 200_000,
+    '{"x": ' + "9" * 8000 + "}",
+    "a > " * 100_000,
+    "agent " * 80_000,
+    "**" * 200_000 + ">",
+    "[a] > " * 80_000,
+    "a: " * 100_000,
+    "not " * 100_000 + "yes",
+    "\n" * 400_000,
     "1," * 200_000,
     "1" * 400_000 + "x",
     "-" * 400_000,
@@ -113,7 +234,7 @@ PATTERN = r"(\w+)\s*=\s*x"
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_texts_take_bounded_time(kind, text):
     start = time.process_time()
-    parse(kind, text, pattern=PATTERN, extract=lambda text: text[:1])
+    parse(kind, text, pattern=PATTERN, extract=lambda text: text[:1], keys=["x"], names=["a"])
     assert time.process_time() - start < 1.0
 
 

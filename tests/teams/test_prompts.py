@@ -7,6 +7,7 @@ import pytest
 from arkjax import teams
 from arkjax.errors import DataError
 from arkjax.teams.context import check_context
+from arkjax.teams.plans import Voice
 from arkjax.teams.spec import TeamSpec
 
 pytestmark = pytest.mark.fast
@@ -138,3 +139,112 @@ def test_a_sequential_stage_hears_who_spoke_before(world):
         "#what is 0#x:so 7##y:",
         "#what is 0#y:so 7##z:",
     ]
+
+
+def toy(*stages, **view):
+    """ann, bob and eve speak in `say`, then ann in `end` with the view."""
+    return TeamSpec.from_config(
+        {
+            "name": "toy",
+            "agents": [{"id": name} for name in ("ann", "bob", "eve")],
+            "stages": [
+                {"name": "say", "parser": "task+json", "keys": ["plan"], **dict(*stages)},
+                {"name": "end", "speakers": ["ann"], "view": view},
+            ],
+            "schedule": ["say", "end"],
+            "reducer": "last",
+            "stop": {"when": [{"field": "say.plan", "equals": "x"}]},
+        }
+    )
+
+
+def last_text(world, spec, words):
+    def say(request, draw):
+        return words[world.text_of(request).rpartition("#")[2].rstrip(":")]
+
+    model = world.Model(say=say)
+    debates = world.play(spec, world.problems(1), model)
+    return world.text_of(model.requests[-1]).removeprefix("#what is 0"), debates[0]
+
+
+WORDS = {"ann": '{"plan": "dig"} so 1', "bob": "<think>a</think>b</think> so 2", "eve": "…"}
+
+
+@pytest.mark.parametrize(
+    ("view", "text"),
+    [
+        ({"anonymous": True, "authors": ["bob", "eve"]},
+         "#agent 2:<think>a</think>b</think> so 2##agent 3:##ann:"),
+        ({"show": "no_think"}, '#ann:{"plan": "dig"} so 1##bob:so 2##eve:##ann:'),
+        ({"show": "plan"}, "#ann:dig##ann:"),
+        ({"show": "answer", "own": False}, "#bob:2##ann:"),
+        ({"graph": "none"}, "#ann:"),
+        ({"pick": "best", "pick_by": "answer", "show": "answer"}, "#bob:2##ann:"),
+        ({"stages": ["end"]}, "#ann:"),
+    ],
+)  # fmt: skip
+def test_what_a_view_shows(world, view, text):
+    assert last_text(world, toy(**view), WORDS)[0] == text
+
+
+def test_parsers_are_joined_and_the_first_that_reads_a_field_counts(world):
+    _, debate = last_text(world, toy(), WORDS)
+    ann, bob, eve, _ = debate.calls
+    assert ann.parsed == {"answer": "1", "plan": "dig"} and ann.parse_ok
+    assert bob.parsed == {"answer": "2"} and not bob.parse_ok
+    assert eve.parsed == {} and debate.parse_failures == 2
+    twice = toy({"parser": "number+json+choice", "keys": ["answer", "plan"]})
+    words = {"ann": '{"answer": "B", "plan": 3}', "bob": '{"answer": "C"} 7', "eve": "A"}
+    _, debate = last_text(world, twice, words)
+    assert [call.parsed.get("answer") for call in debate.calls[:3]] == ["3", "7", "A"]
+
+
+def test_the_last_word_is_that_of_who_spoke_last(world):
+    spec = TeamSpec.from_config(
+        {
+            "name": "toy",
+            "agents": [{"id": name} for name in ("ann", "bob", "eve")],
+            "stages": [
+                {
+                    "name": "say",
+                    "order": "graph",
+                    "view": {"graph": "edges", "edges": [["eve", "ann"], ["ann", "bob"]]},
+                }
+            ],
+            "schedule": ["say"],
+            "reducer": "last",
+        }
+    )
+    words = {"ann": "so 1", "bob": "so 2", "eve": "so 3"}
+    assert last_text(world, spec, words)[1].answer == "2"
+    row = dataclasses.replace(spec.stages[0], order="sequential", speakers=("eve", "bob", "ann"))
+    spec = dataclasses.replace(spec, stages=(row,))
+    assert last_text(world, spec, words)[1].answer == "1"
+
+
+def test_models_of_other_vocabularies_read_words_and_not_ids(world):
+    class Shifted(type(world.tokenizer)):
+        def encode(self, text):
+            return [token + 7 for token in super().encode(text)]
+
+        def decode(self, ids):
+            return super().decode([token - 7 for token in ids if token > 9])
+
+    spec = dataclasses.replace(toy(), agents=(
+        dataclasses.replace(toy().agents[0], model="other"), *toy().agents[1:]
+    ))  # fmt: skip
+    here = Voice(world.chat, world.tokenizer, "here")
+    for vocabulary, copies in (("here", 2), ("there", 0)):
+        other = Voice(world.chat, Shifted(), vocabulary)
+        models = {"policy": world.Model(say=lambda r, d: "so 2"), "other": world.Model()}
+        voices = {"policy": here, "other": other}
+        (debate,) = teams.play(
+            spec, world.problems(1), models, voices, world.tokenizer, world.grader, None, 0
+        )
+        last = debate.calls[-1]
+        assert len(last.parents) == 3
+        copied = [source for source, _, _ in last.prompt_segments if source != "template"]
+        assert len(copied) == copies + 1
+        encoded = Shifted().encode("so 2")
+        held = any(list(last.prompt_ids[i : i + 4]) == encoded for i in range(len(last.prompt_ids)))
+        assert held == (vocabulary == "there")

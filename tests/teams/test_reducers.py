@@ -107,3 +107,68 @@ def test_unchanged_needs_a_history():
     assert unchanged("answer", 1, VOTERS, two, equal)
     assert not unchanged("answer", 2, VOTERS, two, equal)
     assert not unchanged("answer", 1, VOTERS, three, equal)
+
+
+def test_a_scale_replaces_weights():
+    scale = Reducer("weighted_vote", weight="weight", scale=((0.5, 1.0), (0.9, 3.0)))
+    assert answer(scale, "a0=1@0.95", "b0=2@0.5", "c0=2@0.89").answer == "1"
+    assert answer(scale, "a0=1@0.9", "b0=2@0.5", "c0=2@0.6", "d0=2@0.7").tied
+    # What reaches no bound weighs nothing, and what is no number neither.
+    assert answer(scale, "a0=1@0.49", "b0=2@0.5", "c0=1@much").answer == "2"
+    assert answer(scale, "a0=1@yes", "b0=2@0.89", "c0=2@no").answer == "1"
+
+
+def test_only_the_latest_round_votes_if_asked():
+    messages = ["a0=1", "b0=1", "c0=1", "a1=2", "b1"]
+    assert answer(Reducer("vote"), *messages).tied
+    assert answer(Reducer("vote", latest=True), *messages) == Verdict("2", False, 1.0)
+    late = Reducer(latest=True)
+    assert agreement(late, VOTERS, said(*messages), equal) == 0.5
+    assert agreement(Reducer(), VOTERS, said("a0=1", "b0=1", "a1=1"), equal) == 1.0
+
+
+def judged(*messages):
+    """Messages "a0=3" with ids by their place, and "j1:0=yes", what j says of the first."""
+    calls = []
+    for i, message in enumerate(messages):
+        place, _, value = message.partition("=")
+        author, _, read = place.partition(":")
+        field = "weight" if read else "answer"
+        calls.append(
+            SimpleNamespace(call_id=str(i), agent=author[0], round=int(author[1]),
+                            parsed={field: value} if value else {}, parents=tuple(read.split(",")))
+        )  # fmt: skip
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        (["a0=1", "b0=2", "j1:0=no", "j1:1=yes"], ("2", False)),
+        (["a0=1", "b0=2", "j1:0=yes", "j1:1=yes", "j1:1=no"], ("1", True)),
+        (["a0=1", "b0=2", "j1:0=0.4", "j1:0=0.4", "j1:1=0.7"], ("1", False)),
+        (["a0=1", "b0=2", "j1:0", "j1:1=-1"], ("1", False)),
+        (["a0=1", "b0=2"], ("1", True)),
+        # Who was shown both speaks of both.
+        (["a0=1", "b0=2", "j1:0,1=yes", "j1:1=0.1"], ("2", False)),
+        # What cannot be read is no candidate, however much it is liked.
+        (["a0", "b0=2", "j1:0=yes", "j1:1=no"], ("2", False)),
+        (["a0", "b0"], (None, False)),
+    ],
+)
+def test_approvals(messages, expected):
+    reducer = Reducer("approvals", weight="weight")
+    verdict = reduce(reducer, ("a", "b"), judged(*messages), equal)
+    assert (verdict.answer, verdict.tied) == expected
+
+
+def test_a_synthesiser_decides_as_a_judge_does():
+    for kind in ("judge", "synthesize"):
+        reducer = Reducer(kind, agent="z")
+        assert answer(reducer, "a0=1", "b0=1", "z1=5").answer == "5"
+        assert answer(reducer, "a0=1", "z1=5", "z2") == Verdict(None)
+
+
+def test_the_last_is_who_spoke_last():
+    assert answer(Reducer("last"), "c0=3", "b0=2").answer == "2"
+    assert answer(Reducer("last"), "d0=4", "a0=1").answer == "1"

@@ -48,6 +48,13 @@ def test_a_team_survives_its_dict_and_its_hash_follows_its_content():
     assert hash(team) != hash(other)
 
 
+def test_teams_described_before_later_fields_keep_their_hash():
+    """Recorded when a team had none of the fields that are `added`: its calls stay valid."""
+    assert TeamSpec.from_config(TEAM).hash == (
+        "9456076b285ea2c7704594e800b40fb645a8cb66c002e5d3f9c2840cd4acad0e"
+    )
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

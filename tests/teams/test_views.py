@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from arkjax.teams.primitives import View
-from arkjax.teams.views import view_matrix, visible
+from arkjax.teams.views import levels, view_matrix, visible
 
 pytestmark = pytest.mark.fast
 
@@ -32,6 +32,13 @@ def matrix(text):
             View("groups", groups=(("a", "b"), ("b", "c")), own=False),
             "01000 10100 01000 00000 00000",
         ),
+        (View("before"), "10000 11000 11100 11110 11111"),
+        (View("tree", k=2, own=False), "01100 10011 10000 01000 01000"),
+        (View("tree", k=1, own=False), "01000 10100 01010 00101 00010"),
+        (View("layer", k=2, own=False), "00000 00000 11000 11000 00110"),
+        (View("layer", k=9), "10000 01000 00100 00010 00001"),
+        (View("random", p=1.0, own=False), "01111 10111 11011 11101 11110"),
+        (View("random", p=0.0), "10000 01000 00100 00010 00001"),
     ],
 )
 def test_graphs(view, expected):
@@ -49,6 +56,43 @@ def test_an_outsider_sees_under_full_and_as_hub():
     assert view_matrix(View("full", own=False), AGENTS, ("e",)) == matrix("11110")
     assert view_matrix(View("star", hub="e", own=False), AGENTS, ("e",)) == matrix("11110")
     assert view_matrix(View("ring", own=False), AGENTS, ("e",)) == matrix("00000")
+
+
+def test_a_random_graph_is_drawn_by_its_seed_and_about_as_dense_as_said():
+    agents = [f"a{i}" for i in range(40)]
+    graphs = [view_matrix(View("random", p=0.3, seed=s), agents, agents) for s in (0, 0, 1)]
+    assert graphs[0] == graphs[1] != graphs[2]
+    edges = sum(map(sum, graphs[0])) - len(agents)
+    assert 0.25 < edges / (40 * 39) < 0.35
+    assert view_matrix(View("random", p=0.3), agents, agents[:2]) == graphs[0][:2]
+
+
+def test_a_matrix_says_who_reads_whom_round_by_round():
+    rounds = tuple(matrix(text) for text in ("010 001 100", "000 000 110"))
+    view = View("matrix", matrix=rounds)
+    assert view_matrix(view, "abc", "abc", 0) == matrix("110 011 101")
+    for turn in (1, 2, 9):
+        assert view_matrix(view, "abc", "abc", turn) == matrix("100 010 111")
+    assert view_matrix(view, "abc", "cb", 1) == matrix("111 010")
+
+
+@pytest.mark.parametrize(
+    ("view", "expected"),
+    [
+        (View("chain"), "a b c d e"),
+        (View("before"), "a b c d e"),
+        (View("none"), "abcde"),
+        (View("layer", k=2), "ab cd e"),
+        (View("edges", edges=(("e", "a"), ("a", "b"), ("e", "b"))), "cde a b"),
+    ],
+)
+def test_levels(view, expected):
+    assert ["".join(level) for level in levels(view, AGENTS, AGENTS)] == expected.split()
+
+
+def test_a_circle_has_no_levels():
+    with pytest.raises(ValueError, match="b, c wait for each other"):
+        levels(View("edges", edges=(("b", "c"), ("c", "b"))), AGENTS, AGENTS)
 
 
 def said(*names):
@@ -85,3 +129,53 @@ def test_shuffling_is_alike_for_all_viewers_and_differs_by_key():
     keys = {tuple(names(view, "a", messages, shuffle_key=str(i))) for i in range(10)}
     assert len(keys) > 1
     assert all(sorted(order) == [f"{name}0" for name in AGENTS] for order in keys)
+
+
+def scored(*messages):
+    """Messages "a0 id score": author and round, what it scores itself, and whom it has read."""
+    calls = []
+    for i, message in enumerate(messages):
+        place, stage, score, *parents = message.split()
+        parsed = {} if score == "-" else {"score": score}
+        calls.append(
+            SimpleNamespace(call_id=str(i), agent=place[0], round=int(place[1]), sample=i, name=i,
+                            stage=stage, parsed=parsed, parents=parents)
+        )  # fmt: skip
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("messages", "ranks"),
+    [
+        (["a0 x 2", "b0 x 9", "c0 x 3"], [1, 2, 0]),
+        (["a0 x 2", "b0 x 2", "c0 x 10"], [2, 0, 1]),
+        (["a0 x nan", "b0 x -5", "c0 x many"], [1, 0, 2]),
+        (["a0 x -", "b0 x -", "c0 x -inf"], [0, 1, 2]),
+        (["a0 x 1e400", "b0 x 5", "c0 x -"], [0, 1, 2]),
+    ],
+)
+def test_the_best_and_the_next_best(messages, ranks):
+    best, after = (View(pick=pick, pick_by="score", authors=("a", "b", "c")) for pick in
+                   ("best", "next"))  # fmt: skip
+    for turn in range(5):
+        assert names(best, "e", scored(*messages), turn=turn) == ranks[:1]
+        assert names(after, "e", scored(*messages), turn=turn) == [ranks[min(turn, 2)]]
+    assert names(best, "e", []) == []
+
+
+def test_what_others_say_of_a_message_ranks_it():
+    messages = scored("a0 x 9", "b0 x 1", "c0 x 1", "d1 rate 2 0", "d1 rate 7 1", "d1 rate 3 2",
+                      "e1 odd 9 2")  # fmt: skip
+    view = View(pick="best", pick_by="rate.score", stages=("x",))
+    assert names(view, "e", messages) == [1]
+    again = [*messages, *scored("d2 rate 8 0")]
+    assert names(view, "e", again) == [0]
+
+
+def test_stages_and_authors_can_be_left_out():
+    messages = scored("a0 x -", "b0 x -", "a1 y -", "c1 y -")
+    assert names(View(stages=("x",)), "d", messages) == [0, 1]
+    assert names(View(), "d", messages, authors=("b", "c")) == [1, 3]
+    # The latest round of an author is that among what can be seen.
+    assert names(View(stages=("x",)), "a", messages) == [0, 1]
+    assert names(View(stages=("z",)), "a", messages) == []
