@@ -66,6 +66,9 @@ def _check_stage(team: Team, stage: Stage, at: str) -> None:
             ) from None
     if stage.each and stage.view.graph == "none":
         raise ConfigError(f"{at}.each is 'message', but its view shows no message")
+    for j, field in enumerate(stage.optional):
+        if field not in stage.fields:
+            raise unknown_name(f"{at}.optional[{j}]", field, stage.fields, "field of the parser")
     for name in team.select(stage.speakers):
         agent = team.agent(name)
         if agent.tool:

@@ -128,15 +128,19 @@ class Setting:
             error,
         )  # fmt: skip
 
-    def called_tool(
-        self, problem: Problem, stage: Stage, agent: Agent, said: Call, step: int
-    ) -> "ToolPlan | None":
-        """What an agent's words ask a tool to do, None if they ask nothing."""
+    def tool_call(self, stage: Stage, agent: Agent, said: Call) -> ToolCall | None:
+        """The call of a tool in an agent's words, None if there is none."""
         text, whole = said.text, self.voice(agent).tokenizer.decode(said.gen_ids)
         if whole.startswith(text):
             # A call that a stop text closes is whole, though the words end before that.
             text += next((stop for stop in stop_texts() if whole.startswith(stop, len(text))), "")
-        call: ToolCall | None = find_call(text, stage.tools)
+        return find_call(text, stage.tools)
+
+    def called_tool(
+        self, problem: Problem, stage: Stage, agent: Agent, said: Call, step: int
+    ) -> "ToolPlan | None":
+        """What an agent's words ask a tool to do, None if they ask nothing."""
+        call = self.tool_call(stage, agent, said)
         if call is None:
             return None
         error = call.error
@@ -223,9 +227,19 @@ class Plan:
             )
         )
 
+    def acts(self, call: Call) -> bool:
+        """Whether the call's words ask a tool to do something, and may: the turn goes on then."""
+        stage, acted = self.stage, self.step // 2
+        if not stage.tools or acted >= stage.tool_calls:
+            return False
+        return self.setting.tool_call(stage, self.agent, call) is not None
+
     def read(self, call: Call) -> Call:
         """The call as this stage parses and grades it: another team may have read it otherwise."""
         stage, setting = self.stage, self.setting
+        if self.acts(call):
+            # Not the last word of the turn: it states nothing, and is neither right nor wrong.
+            return dataclasses.replace(call, parsed={}, parse_ok=True, correct=None)
         pool = setting.spec.agents
         parsed: dict[str, str] = {}
         for kind in stage.parsers:
@@ -239,7 +253,7 @@ class Plan:
                 names=[name for agent in pool for name in (agent.id, agent.name)],
             )
             parsed = {**found, **parsed}
-        parse_ok = all(field in parsed for field in stage.fields)
+        parse_ok = set(stage.fields) <= {*parsed, *stage.optional}
         if not parse_ok and stage.on_parse_failure == "default" and stage.fields:
             parsed = {stage.fields[0]: stage.default, **parsed}
         correct = None

@@ -224,6 +224,7 @@ class Stage:
       seed_group: name that seeds are derived from, by default the stage's own; stages of different
         teams that share it draw alike.
       instruction: text added to the speakers' headers in this stage, unseen by later readers.
+      optional: fields that a message need not have to count as read, such as a mark of the end.
       keys: of the parsers `json` and `fields`: the fields.
       each: `message`: a speaker is asked once for every message that it could see, and sees that
         one only.
@@ -246,6 +247,7 @@ class Stage:
     seed_group: str = ""
     instruction: str = ""
     keys: tuple[str, ...] = added(())
+    optional: tuple[str, ...] = added(())
     each: str = added("")
     tools: tuple[str, ...] = added(())
     tool_calls: int = added(3)
@@ -301,6 +303,7 @@ class Stage:
             seed_group=f.text("seed_group", ""),
             instruction=f.text("instruction", ""),
             keys=f.texts("keys", ()),
+            optional=f.texts("optional", ()),
             each=f.choice("each", ("", "message"), ""),
             tools=f.texts("tools", ()),
             tool_calls=f.number("tool_calls", 3, low=1),

@@ -49,6 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
                     "speakers": ["user"],
                     "view": {"rounds": "all"},
                     "parser": "regex",
+                    "optional": ["done"],
                     "pattern": "(?P<done>CAMEL_TASK_DONE)",
                 },
                 {"name": "solve", "speakers": ["assistant"], "view": {"rounds": "all"}},

@@ -36,6 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
                     "speakers": {"by": "next", "among": "tag:expert"},
                     "view": {"rounds": "all"},
                     "parser": "task+regex",
+                    "optional": ["next"],
                     "pattern": r"HANDOFF:\W{0,3}(?P<next>[\w-]{1,40})",
                     "instruction": f"{HANDOFF} {listed}",
                 },

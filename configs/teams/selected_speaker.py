@@ -50,6 +50,7 @@ def get_config(arg: str = "") -> ConfigDict:
                     "speakers": {"by": "selection.next", "among": "tag:expert"},
                     "view": chat,
                     "parser": "task+regex",
+                    "optional": ["done"],
                     "pattern": "(?P<done>TERMINATE)",
                     "instruction": "Write TERMINATE behind your answer if the problem is solved.",
                 },

@@ -178,6 +178,17 @@ def test_mistakes_are_named_with_their_place(path, value, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_field_may_be_missing_if_the_stage_says_so(world):
+    team = changed("stages", 0, "parser", value="number+regex")
+    team["stages"][0] |= {"pattern": "(?P<done>END)", "optional": ["done"]}
+    team["stop"] = {"when": [{"field": "opening.done", "equals": "END"}]}
+    (debate,) = world.play(TeamSpec.from_config(team), world.problems(1), world.Model())
+    assert debate.parse_failures == 0
+    team["stages"][0]["optional"] = ["dome"]
+    with pytest.raises(ConfigError, match=r"stages\[0\]\.optional\[0\].*did you mean 'done'"):
+        TeamSpec.from_config(team)
+
+
 def test_equal_samples_are_refused():
     team = changed("agents", 2, "sampling", value={"temperature": 0.0})
     team["stages"][1]["n_samples"] = 2

@@ -78,6 +78,9 @@ def test_a_result_is_read_and_the_agent_goes_on(world, tmp_path):
     assert action.parsed == {"status": "ok", "input": "1+2"}
     assert action.parents == (words.call_id,) and action.prompt_ids == ()
     assert answer.parents == (words.call_id, action.call_id)
+    # Only the last word of a turn is an answer, right or wrong.
+    assert (words.parsed, words.parse_ok, words.correct) == ({}, True, None)
+    assert answer.parsed == {"answer": "3"} and answer.correct is False
     for source, start, end in answer.prompt_segments:
         if source != "template":
             part = {call.call_id: call for call in debate.calls}[source]
