@@ -9,8 +9,8 @@ from arkjax.teams.context import check_context
 from arkjax.teams.runner import team_tools
 from arkjax.teams.script import Cost
 from arkjax.teams.spec import TeamSpec
+from arkjax.tools import registry
 from arkjax.tools.protocol import ToolResult
-from arkjax.tools.registry import register_tool
 from arkjax.trajectories.store import CallStore
 
 pytestmark = pytest.mark.fast
@@ -30,14 +30,13 @@ class Counting:
         return ToolResult(f"{len(input)} characters", fields={"n": str(len(input))})
 
 
-register_tool("counting", lambda options: Counting())
-
-
-@pytest.fixture
-def counting():
-    Counting.asked, Counting.meeting = [], None
-    yield Counting
-    Counting.asked, Counting.meeting = [], None
+@pytest.fixture(autouse=True)
+def counting(monkeypatch):
+    """The tool is known in these tests only."""
+    monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
+    registry.register_tool("counting", lambda options: Counting())
+    monkeypatch.setattr(Counting, "asked", [])
+    return Counting
 
 
 def team(stage=(), agents=("ann",), stages=(), **changes):
@@ -220,8 +219,8 @@ def test_a_turn_that_cannot_be_read_is_taken_again_with_its_tools(world, countin
     assert spec.cost(spec.stages[0]).calls == 6
 
 
-def test_tools_work_at_the_same_time(world, counting):
-    counting.meeting = threading.Barrier(2)
+def test_tools_work_at_the_same_time(world, counting, monkeypatch):
+    monkeypatch.setattr(counting, "meeting", threading.Barrier(2))
     spec = team(agents=("ann", "bob"))
     model = saying(world, "Action: counting[x]", "so 1")
     (debate,) = world.play(spec, world.problems(1), model)
