@@ -19,7 +19,7 @@ STUDENTS = ("student_da", "control_no_debate")
 def compared():
     return systems(
         library.debate(),
-        library.single(),
+        library.vanilla(),
         library.self_consistency(n=9),
         library.roles(),
         STUDENTS,

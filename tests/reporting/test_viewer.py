@@ -75,7 +75,7 @@ def test_the_page_holds_every_recorded_call(tmp_path):
             else:
                 assert tuple(made["ids"]) == call.gen_ids
         assert one["cost"]["calls"] + one["cost"]["actions"] == len(one["calls"])
-        assert one["cost"]["prefill_tokens"] == 2 * len(one["calls"])
+        assert one["cost"]["prefill_tokens"] == 2 * one["cost"]["calls"]
     assert not recorded
 
 
