@@ -63,7 +63,7 @@ def files(root: Path) -> dict[str, str]:
         ("--config.teacher.dtype=float8", 2, ["config.teacher.dtype", "float16"]),
         ("--config.team=debait:rounds=2", 2, ["'debait'", "did you mean 'debate'"]),
         ("--config.team=debate:rouns=2", 2, ["rouns", "rounds"]),
-        ("--config.sample.single=singel", 2, ["'singel'", "did you mean 'single'"]),
+        ("--config.sample.single=vanila", 2, ["'vanila'", "did you mean 'vanilla'"]),
         ("--config.students=('student_ad',)", 2, ["'student_ad'", "did you mean 'student_da'"]),
         ("--config.task=embeded_world", 2, ["'embeded_world'", "did you mean 'embedded_world'"]),
         ("--config.evaluation.splits=('tset',)", 2, ["'tset'", "did you mean 'test'"]),
