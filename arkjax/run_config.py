@@ -240,11 +240,8 @@ class RunConfig:
           policy: who plays all that are not called after another model.
 
         Raises:
-          ConfigError: if there are other models and a name is none of theirs.
+          ConfigError: if a name is none of theirs.
         """
-        if not self.remotes and not self.models:
-            # One model plays every agent of the team, under whatever names the team gives it.
-            return dict.fromkeys(team.models, policy)
         known = [POLICY, BASE, *self.remotes, *self.models]
         for i, agent in enumerate(team.agents):
             if agent.model not in known and not agent.tool:

@@ -116,6 +116,7 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(arguments: argparse.Namespace, progress: Progress) -> int:
+    from arkjax.records.places import missing_shards
     from arkjax.trajectories.consistency import verify
     from arkjax.trajectories.shards import rows_of, store_directories
     from arkjax.trajectories.transcript import printable
@@ -129,6 +130,9 @@ def _verify(arguments: argparse.Namespace, progress: Progress) -> int:
         verified += calls
         task.advance(calls)
 
+    for lost in missing_shards(arguments.path):
+        found += 1
+        print(printable(f"{lost}: it is missing, and the calls in it are lost"), flush=True)
     with progress.task("verify", total=rows, unit="calls") as task:
         for store in stores:
             for finding in verify(store, count):
@@ -139,8 +143,9 @@ def _verify(arguments: argparse.Namespace, progress: Progress) -> int:
         print(f"and {found - _SHOWN_FINDINGS:,} more")
     if found:
         raise DataError(
-            f"{found:,} faults in {len(stores)} stores with {verified:,} readable calls; a shard "
-            "that is damaged may be deleted: `arkjax sample` makes just its calls again"
+            f"{found:,} faults in {len(stores)} stores with {verified:,} readable calls; what is "
+            "missing or damaged is made again by the stage that made it: while it is unfinished by "
+            "the same command, once a damaged shard is deleted, and else by --redo"
         )
     print(f"{verified:,} calls in {len(stores)} stores: all whole")
     return 0

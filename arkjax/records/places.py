@@ -1,12 +1,14 @@
 """Finds what a command works on: a store, and the tokenizer of the run that it lies in."""
 
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from arkjax.errors import ConfigError, DataError
 from arkjax.shipped import shipped_path
 from arkjax.text.tokenizer import Tokenizer
-from arkjax.trajectories.shards import store_directories
+from arkjax.trajectories.shards import lost_shards, store_directories
 from arkjax.trajectories.store import CallStore, read_run_info
 
 
@@ -39,6 +41,32 @@ def find_tokenizer(path: Path, given: Path | None) -> Tokenizer | None:
             f"{expected[:12]}, this one has {tokenizer.hash[:12]}): give its file as --tokenizer"
         )
     return tokenizer
+
+
+def missing_shards(paths: Iterable[Path]) -> list[Path]:
+    """Shards below the paths that a finished stage has recorded and that are not there.
+
+    Those that a gap in a store's numbers tells of are left to `consistency.verify`.
+    """
+    missing = []
+    for path in dict.fromkeys(map(Path.resolve, paths)):
+        states = {*path.rglob("stage.json"), *(above / "stage.json" for above in path.parents)}
+        for state in sorted(state for state in states if state.is_file()):
+            for name in _recorded_files(state):
+                shard = state.parent / name
+                known = shard.name not in lost_shards(shard.parent)
+                if shard.is_relative_to(path) and known and not shard.exists():
+                    missing.append(shard)
+    return missing
+
+
+def _recorded_files(state: Path) -> list[str]:
+    """Names of the shards that a finished stage has recorded; none if its state is damaged."""
+    try:
+        files = json.loads(state.read_text(encoding="utf-8")).get("files") or {}
+        return [name for name in files if re.fullmatch(r"calls-\d+\.parquet", Path(name).name)]
+    except (OSError, ValueError, AttributeError):
+        return []
 
 
 def run_root(path: Path) -> Path | None:

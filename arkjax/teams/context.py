@@ -52,9 +52,9 @@ def check_context(
                 f"team {team.name!r}, stage {stage.name!r}, agent {agent.id!r}: problem"
                 f" {problem.id!r} can need {needed} tokens ({question} question, {tokens} for"
                 f" transcript and headers, {agent.sampling.max_tokens} to generate), but model"
-                f" {agent.model!r} holds {limit}: lower max_tokens, show fewer messages or less of"
-                " them, or choose a longer context (in a run, engine.length_classes; that of a"
-                " server is its own)"
+                f" {agent.model!r} holds {limit}: lower max_tokens (of tools"
+                " result_tokens), show fewer messages or less of them, or choose a longer context"
+                " (in a run, engine.length_classes; that of a server is its own)"
             )
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,25 @@ def load_config(name: str) -> Any:
         module_spec.loader.exec_module(module)
     except SyntaxError as error:
         raise ConfigError(f"{path}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:
+        raise _failure(path, error) from error
     if not hasattr(module, "get_config"):
         raise ConfigError(f"{path} defines no get_config(arg): it is not a team config")
-    return module.get_config(arg)
+    try:
+        return module.get_config(arg)
+    except ConfigError:
+        raise
+    except Exception as error:
+        given = f" with the argument {arg!r}" if arg else ""
+        raise _failure(path, error, given) from error
+
+
+def _failure(path: Path, error: Exception, given: str = "") -> ConfigError:
+    """What went wrong in a team's config, and in which of its lines."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    where = f"{path}:{lines[-1]}" if lines else str(path)
+    return ConfigError(f"{where}{given}: {type(error).__name__}: {error}")
 
 
 def vanilla(temperature: float = 0.0, max_tokens: int | None = None) -> TeamSpec:

@@ -17,6 +17,9 @@ ORDERS = ("parallel", "sequential", "shuffled", "graph")
 WHOLE, NO_THINK = SHOWS = ("full", "no_think")
 """What a view can show of a message beside its parsed fields."""
 
+# What a graph needs.
+_NEEDS = {"hub": "star", "edges": "edges", "groups": "groups", "matrix": "matrix"}
+
 Selector = str | tuple[str, ...]
 """Some agents: "all", "tag:NAME", or their ids."""
 
@@ -160,10 +163,14 @@ class View:
             pick_by=f.text("pick_by", ""),
             anonymous=f.flag("anonymous", False),
         )
-        needed = {"star": "hub", "edges": "edges", "groups": "groups", "matrix": "matrix"}
-        missing = needed.get(view.graph)
-        if missing and not getattr(view, missing):
-            raise ConfigError(f"{f.at(missing)} is missing: the graph {view.graph!r} needs it")
+        for field, graph in _NEEDS.items():
+            if view.graph == graph and not getattr(view, field):
+                raise ConfigError(f"{f.at(field)} is missing: the graph {view.graph!r} needs it")
+            if view.graph == "full" and getattr(view, field):
+                raise ConfigError(
+                    f"{f.at(field)} is set, but the graph is 'full', which shows everybody: set"
+                    f" graph to {graph!r}, or leave it out"
+                )
         if view.pick != "all" and not view.pick_by:
             raise ConfigError(f"{f.at('pick_by')} is missing: name the field that is compared")
         if view.p > 1:

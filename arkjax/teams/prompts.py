@@ -138,7 +138,8 @@ def build_prompt(
         segments=_segments(parts),
         prefix_len=prefix_len,
         parents=tuple(parents),
-        shared=tuple(length for length in shared if 0 < length < prefix_len),
+        # Once each: a round of which nothing is shown adds nothing.
+        shared=tuple(length for length in dict.fromkeys(shared) if 0 < length < prefix_len),
     )
 
 

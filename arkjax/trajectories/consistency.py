@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from arkjax.errors import DataError
 from arkjax.trajectories.index import IdIndex, keys_of
 from arkjax.trajectories.schema import ACTION, SCHEMA, TEMPLATE
-from arkjax.trajectories.shards import ahead, read_shard, shard_names
+from arkjax.trajectories.shards import ahead, lost_shards, read_shard, shard_names
 
 _FINISHED = ("stop", "length", "tool")
 _text = json.JSONEncoder(ensure_ascii=False).encode
@@ -59,6 +59,9 @@ def verify(
     """
     names = shard_names(directory)
     index, digests, broken = IdIndex(), [], set()
+    lost = lost_shards(directory)
+    for name in lost:
+        yield Finding(directory / name, "", "it is missing, and the calls in it are lost")
     doubles: dict[str, np.ndarray] = {}
     sizes: list[int] = []
     first = ahead(lambda name: _read(directory / name, ["call_id", "gen_ids"]), names)
@@ -71,7 +74,8 @@ def verify(
         new = index.add(keys_of(table["call_id"]))
         doubles[name] = np.flatnonzero(~new)
         digests.append(_digests(*_lists(table["gen_ids"])))
-    record = _Record(index, np.concatenate([*digests, np.zeros(0, np.uint64)]), bool(broken))
+    incomplete = bool(broken or lost)
+    record = _Record(index, np.concatenate([*digests, np.zeros(0, np.uint64)]), incomplete)
     whole = [name for name in names if name not in broken]
     for name, table in zip(whole, ahead(lambda n: _read(directory / n), whole), strict=True):
         if isinstance(table, DataError):

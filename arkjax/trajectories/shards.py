@@ -44,6 +44,16 @@ def shard_names(directory: Path) -> list[str]:
     return sorted(names, key=lambda name: (int(_SHARD.fullmatch(name)[1]), name))
 
 
+def lost_shards(directory: Path) -> list[str]:
+    """Names of shards that must have been there: those before the last one that is.
+
+    One after it whose checksum is there may never have been finished: its writer was killed.
+    """
+    numbers = [int(_SHARD.fullmatch(name)[1]) for name in shard_names(directory)]
+    missing = set(range(max(numbers, default=0))) - set(numbers)
+    return [f"calls-{number:05d}.parquet" for number in sorted(missing)]
+
+
 def next_shard_name(directory: Path) -> str:
     """Name of the shard that is written next."""
     last = max((int(_SHARD.fullmatch(name)[1]) for name in shard_names(directory)), default=-1)
@@ -84,7 +94,10 @@ def read_shard(
     Raises:
       DataError: naming the file, if it is damaged or no shard, with the remedy.
     """
-    remedy = f"delete {path.name} and repeat the command: it samples just those calls again"
+    remedy = (
+        f"while its stage is unfinished, delete {path.name} and go on sampling, and just those "
+        "calls are made again; a finished stage is made anew by --redo"
+    )
     sidecar = path.with_name(path.name + _SIDECAR)
     try:
         expected = sidecar.read_text(encoding="utf-8").split()[0]

@@ -165,6 +165,18 @@ def test_verify_says_what_is_wrong_and_where(trajectories, run_copy, team):
     assert "2 faults in " in done.stderr
 
 
+def test_a_store_that_is_lost_is_missed(trajectories, run_copy):
+    """Of a finished stage, even where nothing of the store is left but what the stage recorded."""
+    lost = run_copy / "seed-0" / "sample" / "roles" / "calls-00000.parquet"
+    for path in lost.parent.iterdir():
+        path.unlink()
+    for place in (run_copy, run_copy / "seed-0" / "sample"):
+        done = trajectories("verify", place)
+        assert done.returncode == 3
+        assert f"{lost}: it is missing, and the calls in it are lost" in done.stdout
+    assert trajectories("verify", run_copy / "seed-0" / "evaluate").returncode == 0
+
+
 def test_merge_puts_the_stores_of_two_processes_together(trajectories, team, tmp_path):
     calls = CallStore(team).load()
     for name, some in {"a": calls[:30], "b": calls[20:]}.items():

@@ -156,7 +156,7 @@ def opened(browser, run_page):
 
 def test_a_debate_is_shown_with_signs_links_and_turns(opened):
     assert opened.texts(".line .sign") == ["✓", "✗", "–"]
-    assert opened.text(".verdict").strip() == "✓ The team answers 3"
+    assert opened.text(".verdict").strip() == "✓ The answer is 3"
     assert opened.texts(".round h3") == ["1. opening", "2. talk"]
     # In the team's own order, which has bob first.
     assert opened.texts(".agents .speaker") == ["●bob", "■ann"]

@@ -122,6 +122,7 @@ def test_the_command_writes_the_page_and_says_where(tmp_path, capsys, monkeypatc
         (["{run}", "--seed", "7"], 3, "has no seed 7"),
         (["{run}", "--limit", "0"], 2, "not positive"),
         (["{run}", "--out", "{run}"], 5, "it is a directory"),
+        (["{run}", "--out", "{thesis}"], 5, "is no page of debates"),
         (["{run}", "--out", "{nowhere}/page.html"], 5, "make it first"),
         (["{run}", "--tokenizer", "{empty}"], 3, "tokenizer"),
     ],
@@ -130,9 +131,12 @@ def test_mistakes_end_in_one_line(tmp_path, capsys, arguments, code, says):
     places = {"run": tmp_path / "run", "empty": tmp_path / "empty", "nowhere": tmp_path / "none"}
     small_run(places["run"])
     places["empty"].mkdir()
+    places["thesis"] = tmp_path / "thesis.txt"
+    places["thesis"].write_text("years of work")
     words = [word.format(**places) for word in arguments]
     assert cli.main(["view", *words, "--no-open", "--quiet"]) == code
     assert says in capsys.readouterr().err
+    assert places["thesis"].read_text() == "years of work"
 
 
 def test_a_damaged_shard_leaves_the_old_page(tmp_path):

@@ -92,6 +92,29 @@ def test_answers_only(world):
     }
 
 
+def test_a_round_of_which_nothing_is_shown_shares_nothing(world):
+    spec = TeamSpec.from_config(
+        {
+            "name": "silent",
+            "agents": [{"id": name} for name in "xyz"],
+            "stages": [
+                {"name": "check", "speakers": ["z"], "parser": "none"},
+                {
+                    "name": "talk",
+                    "speakers": ["x", "y"],
+                    "view": {"show": "answer", "rounds": "all"},
+                },
+            ],
+            "schedule": ["check", {"repeat": ["talk"], "max": 3}],
+        }
+    )
+    model = world.Model(say=lambda request, draw: "so 7" if draw % 2 else "nothing")
+    world.play(spec, world.problems(4), model)
+    for request in model.requests:
+        assert list(request.shared) == sorted(set(request.shared))
+        assert all(0 < length < request.prefix_len for length in request.shared)
+
+
 def test_an_instruction_is_read_by_the_speaker_only(world):
     spec = teams.debate(roles=["x", "y"])
     stages = (spec.stages[0], dataclasses.replace(spec.stages[1], instruction="be brief"))

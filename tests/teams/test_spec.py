@@ -109,6 +109,11 @@ def test_teams_described_before_later_fields_keep_their_hash():
         ),
         (
             ("stages", 1, "view"),
+            {"edges": [["ann", "bob"]]},
+            r"view\.edges is set, but the graph is 'full'.*set graph to 'edges'",
+        ),
+        (
+            ("stages", 1, "view"),
             {"graph": "star"},
             r"view\.hub is missing: the graph 'star' needs it",
         ),
@@ -259,6 +264,12 @@ def test_teams_of_users(tmp_path):
     assert teams.load(f"{path}:other").name == "other"
     path.write_text("x = 1\n")
     with pytest.raises(ConfigError, match="defines no get_config"):
+        teams.load(str(path))
+    path.write_text("def get_config(arg=''):\n    return {'name': int(arg)}\n")
+    with pytest.raises(ConfigError, match=r"mine\.py:2 with the argument 'x': ValueError: invalid"):
+        teams.load(f"{path}:x")
+    path.write_text("import nothing_of_that_name\n")
+    with pytest.raises(ConfigError, match=r"mine\.py:1: ModuleNotFoundError"):
         teams.load(str(path))
     path.write_text("def (\n")
     with pytest.raises(ConfigError, match="mine.py, line 1"):

@@ -110,6 +110,20 @@ def test_damage_of_one_shard_is_said_once_and_the_rest_is_verified(debate, store
     ]
 
 
+def test_a_shard_that_is_gone_is_said_once(debate, store_of):
+    """And not of every call whose parents were in it."""
+    path = store_of([c for n in range(20) for c in debate(n)], shard_calls=9)
+    gone = path / "calls-00001.parquet"
+    gone.unlink()
+    (found,) = verify(path)
+    assert found.file == gone and found.what == "it is missing, and the calls in it are lost"
+    # One that a killed writer never finished has left its checksum, and nothing is lost.
+    last = max(path.glob("calls-*.parquet"))
+    number = int(last.stem.removeprefix("calls-"))
+    (path / f"calls-{number + 1:05d}.parquet.sha256").write_text("0  x\n")
+    assert [finding.file for finding in verify(path)] == [gone]
+
+
 def test_what_a_column_may_not_hold_is_found(debate, store_of):
     import pyarrow as pa
 

@@ -12,6 +12,8 @@ from arkjax.progress import Progress
 
 PAGE = "debates.html"
 _LARGE_BYTES = 512 * 2**20
+# Of a page, what certainly holds its title.
+_HEAD_BYTES = 4096
 
 
 def add_parser(commands: argparse._SubParsersAction, name: str) -> argparse.ArgumentParser:
@@ -62,6 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise StorageError(f"cannot write {path}: there is no folder {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK):
         raise StorageError(f"cannot write {path}: no permission to; give another place with --out")
+    if path.is_file() and not _is_page(path):
+        raise StorageError(
+            f"{path} is there and is no page of debates: give another place with --out, or remove"
+            " that file"
+        )
     made = write_page(path, sources, limit=arguments.limit, progress=progress)
     for note in sources.notes:
         progress.say(note)
@@ -74,6 +81,15 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.flush()
         _open(path)
     return 0
+
+
+def _is_page(path: Path) -> bool:
+    """Whether a file is a page that was written before, which may be written anew."""
+    try:
+        with path.open("rb") as file:
+            return b": debates</title>" in file.read(_HEAD_BYTES)
+    except OSError:
+        return False
 
 
 def _default(run: Path) -> Path:

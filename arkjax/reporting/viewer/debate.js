@@ -56,9 +56,9 @@ class Transcript {
   opening(facts) {
     const { row, question } = this.debate;
     const where = [facts.split, facts.label, row.id, row.domain, row.part].filter(Boolean);
-    let verdict = "What the team answered is not recorded.";
-    if (row.answer !== null) verdict = `The team answers ${plain(row.answer)}`;
-    else if (row.known) verdict = "The team has no answer";
+    let verdict = "The final answer is not recorded.";
+    if (row.answer !== null) verdict = `The answer is ${plain(row.answer)}`;
+    else if (row.known) verdict = "There is no answer";
     const gold = row.gold === null ? "" : `the right answer is ${plain(row.gold)}`;
     return make("header", "opening", [
       this.ways,
