@@ -259,7 +259,7 @@ def synthesize(session: Session, path: Path) -> dict:
     for name, strategy in session.strategies.items():
         if strategy.dataset in counts:
             continue
-        calls = CallStore(sampled.path / strategy.source).load()
+        calls = session.players.in_own_tokens(CallStore(sampled.path / strategy.source).load())
         selection = strategy.selection(config)
         # The controls' calls are of no debate, and attribution knows which messages are right.
         of_debates = strategy.source == "team" and strategy.gate == "gold"
@@ -292,7 +292,8 @@ def score(session: Session, path: Path) -> dict:
     for dataset, strategy in datasets.items():
         rows = Rows.load(session.stage("synthesize").path / dataset)
         by_problem = defaultdict(list)
-        for call in CallStore(session.stage("sample").path / "team").load():
+        team = CallStore(session.stage("sample").path / "team").load()
+        for call in session.players.in_own_tokens(team):
             by_problem[call.problem_id].append(call)
         prompts = [
             teacher_prompts(by_problem[p.provenance["problem_id"]], teacher.contexts)

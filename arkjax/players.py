@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from jax.sharding import Mesh
@@ -22,6 +22,7 @@ from arkjax.storage import content_hash
 from arkjax.teams.plans import Voice
 from arkjax.text.chat import Chat, make_chat
 from arkjax.text.tokenizer import Tokenizer
+from arkjax.trajectories.schema import Call
 
 
 def open_tokenizer(name: str) -> Tokenizer:
@@ -82,6 +83,16 @@ class Players:
         if player in self.config.models:
             return self.voices[player]
         return Voice(self.chat, self.tokenizer, self.tokenizer.hash)
+
+    def in_own_tokens(self, calls: Iterable[Call]) -> list[Call]:
+        """The calls whose ids are of the base model's tokenizer.
+
+        Those of a model with another tokenizer are nothing that the base model or a student could
+        read or learn as they are.
+        """
+        own = self.tokenizer.hash
+        foreign = {self.local_id(n) for n, v in self.voices.items() if v.vocabulary != own}
+        return [call for call in calls if call.model not in foreign]
 
     def local_id(self, name: str) -> str:
         """Identity of one of the config's further models."""

@@ -270,8 +270,8 @@ class RunConfig:
         if others and asking.asks_the_model:
             raise ConfigError(
                 f"config.synthesis.attribution.kinds is {asking.kinds}: influence and shapley are "
-                f"log-probabilities of the team's model, which the remote {others[0]!r} does not "
-                "give: name 'flips' alone"
+                f"log-probabilities of the team's model, which {others[0]!r} does not give: name "
+                "'flips' alone"
             )
         learned = [name for name in self.students if strategy(name).logits]
         if others and learned:

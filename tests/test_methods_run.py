@@ -11,6 +11,7 @@ from arkjax.models.huggingface.writing import export_hf
 from arkjax.models.placement import load_model
 from arkjax.models.transformer import Transformer
 from arkjax.models.weights import init_weights
+from arkjax.players import Players
 from arkjax.run_config import RunConfig
 from arkjax.sampling.engine import Engine, EngineConfig
 from arkjax.sampling.remote import RemoteConfig, RemoteGenerator
@@ -182,6 +183,13 @@ def test_models_with_different_tokenizers_take_turns_in_one_team(base, stranger,
     assert text.startswith("<|im_start|>user") and "<|im_start|>assistant" in text
     info = read_run_info(sampled)
     assert info["players"].keys() == {"policy", "base", "qwen"}
+    # What students learn from is in their own tokens.
+    made = config.build(RunConfig, config.load(str(path)))
+    own = Tokenizer(shipped_path("data/embedded_world/tokenizer.model"))
+    players = Players(made, None, own, BylineChat(own), None, None)
+    learned = players.in_own_tokens(calls)
+    assert {call.agent for call in calls} - {call.agent for call in learned} == set(names[1::2])
+    assert all(call.model.startswith("base-") for call in learned)
     # A team that names a model which is not there is refused before anything is done.
     assert cli.main([*arguments, "--config.team=mixture_of_agents:models=base+qwem"]) == 2
     assert "there is no model 'qwem'; did you mean 'qwen'" in capfd.readouterr().err

@@ -383,7 +383,7 @@ def test_configs_that_cannot_be_meant():
     asking = {"attribution": {"kinds": ("flips", "influence")}}
     synthesis = {"max_traces": 1, "min_agreeing": 1, "prefer_corrective": True, **asking}
     asked = build(policy="far", synthesis=synthesis)
-    with pytest.raises(ConfigError, match="attribution.kinds is .* the remote 'far' does not give"):
+    with pytest.raises(ConfigError, match="attribution.kinds is .* which 'far' does not give"):
         asked.check_players(team, single)
     build(synthesis=synthesis).check_players(team, single)
     named = library.load_config("vanilla")
