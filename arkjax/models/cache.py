@@ -52,6 +52,11 @@ def init_cache(
     return KVCache(layers(), layers())
 
 
+def precision_of(cache: KVCache) -> Precision:
+    """How a cache is kept."""
+    return "int8" if isinstance(cache.keys[0], Quantized) else "model"
+
+
 def cache_spec(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     """How an array [S, K, ...] lies on a mesh: slots over the batch axes, key heads over tensor.
 

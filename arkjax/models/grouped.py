@@ -67,9 +67,10 @@ def entries_of(prefixes: Prefixes, busy: jax.Array, width: int = WIDTH) -> Entri
     Args:
       prefixes: of S sequences.
       busy: [S] bool; others are left out.
-      width: G.
+      width: G, at most S.
     """
     (S,) = busy.shape
+    width = min(width, S)
     none = jnp.iinfo(jnp.int32).max
     row = jnp.where(busy & (prefixes.length > 0), prefixes.row, none)
     order = jnp.argsort(row, stable=True)

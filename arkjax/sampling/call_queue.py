@@ -19,7 +19,8 @@ class Queued(NamedTuple):
     Attributes:
       request: the call.
       width: what the tokens behind its prefix are padded to.
-      live: the positions that its prompt needs.
+      live: the positions that its prefill needs: those of its prompt, or `width` of them if
+        prefixes are not forked.
       needed: the prefixes that must be in the pool.
     """
 
@@ -63,7 +64,9 @@ class CallQueue:
             shared = (*request.shared, start) if start else request.shared
             request = dataclasses.replace(request, prefix_len=start + whole, shared=shared)
         width = self.shapes.width(len(request.prompt_ids) - request.prefix_len)
-        live = self.shapes.live(request.prefix_len + width) if request.prefix_len else width
+        # Where prefixes are left in the pool, what follows them is all that a call computes with.
+        forks = request.prefix_len and not self._config.grouped_prefixes
+        live = self.shapes.live(request.prefix_len + width) if forks else width
         needed = frozenset(self._prefixes.chain(request))
         self._calls[request.id] = Queued(request, width, live, needed)
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from arkjax.errors import ConfigError
-from arkjax.models.cache import KVCache, Precision, init_cache, move_row
+from arkjax.models.cache import KVCache, Precision, init_cache, move_row, precision_of
 from arkjax.models.config import ModelConfig
 from arkjax.models.grouped import Pool, Prefixes, entries_of
 from arkjax.models.transformer import Transformer, Weight
@@ -185,33 +185,37 @@ def prefill(
     live: int,
     top: int,
 ) -> tuple[Rows, Drawn]:
-    """Fork prefixes, prefill the rest of each prompt, and draw each first token.
+    """Prefill what follows the prefix of each prompt, and draw each first token.
+
+    Prefixes are forked, or attended to where they are if rows have only what follows them.
 
     Args:
       spec, weights: the model.
       pool: prefixes.
       waiting: where the calls go.
       new: the calls.
-      live: positions that the longest of the prompts needs.
+      live: positions that the longest of the prompts needs; of no meaning where prefixes are left
+        in the pool.
       top: k, most probable tokens to report.
 
     Returns:
       The rows where calls wait, and what was drawn, as one step over the R calls.
     """
     model = Transformer(spec.config, weights, spec.mesh)
-    hidden, cache = model.extend(
-        new.suffix, positions_of(new.prefix_len, new.suffix), forked(pool, new.prefix_row, live)
-    )
+    used = new.row < waiting.tag.shape[0]
+    at, prefixes, shared = positions_of(new.prefix_len, new.suffix), None, None
+    if waiting.prefixes is None:
+        cache = forked(pool, new.prefix_row, live)
+    else:
+        prefixes = Prefixes(new.prefix_row, new.prefix_len)
+        shared = Pool(pool, prefixes, entries_of(prefixes, used))
+        cache = init_cache(spec.config, *new.suffix.shape, precision_of(pool))
+    hidden, cache = model.extend(new.suffix, at, cache, shared)
     # Logits of the last position of each prompt only.
     last = jnp.take_along_axis(hidden, (new.suffix_len - 1)[:, None, None], axis=1)[:, 0]
     position = new.prefix_len + new.suffix_len
-    used = new.row < waiting.tag.shape[0]
     drawn = _draw(model, last, new.sampling, position, jnp.where(used, new.tag, NO_CALL), top)
     remaining = _remaining(drawn.token, new.stop_ids, new.max_tokens)
-    prefixes = None
-    if waiting.prefixes is not None:
-        prefixes = Prefixes(new.prefix_row, new.prefix_len)
-        cache = _behind(cache, positions_of(new.prefix_len, new.suffix))
     fresh = Rows(
         _keep(waiting.cache, cache, new.row),
         new.tag,
@@ -329,16 +333,6 @@ def positions_of(starts: jax.Array, tokens: jax.Array) -> jax.Array:
 def forked(pool: KVCache, rows: jax.Array, live: int) -> KVCache:
     """Copies of these rows of a pool, as far as their first `live` positions."""
     return jax.tree.map(lambda x: x[:, :, :live].at[rows].get(mode="clip"), pool)
-
-
-def _behind(cache: KVCache, positions: jax.Array) -> KVCache:
-    """What is at the positions [R, T] of each row; those beyond its end repeat the last."""
-    at = jnp.minimum(positions, cache.max_len - 1)[:, None]
-
-    def taken(x: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(x, at[..., None] if x.ndim == 4 else at, axis=2)
-
-    return jax.tree.map(taken, cache)
 
 
 def _keep(cache: KVCache, fresh: KVCache, rows: jax.Array) -> KVCache:

@@ -135,7 +135,7 @@ class Lane:
         behind = {(width, live) for width, live in pairs if live >= width} if prefixes else ()
         for width, live in sorted(behind):
             programs.append(do(self._cache.extend, [], width, live))
-        for width, live in sorted(whole.union(behind)):
+        for width, live in sorted(whole if self._config.grouped_prefixes else whole.union(behind)):
             new = self._prefill([], [], [], width)
             programs += [do(self._hand_over, new, live, top) for top in tops]
         now = self._size, self._live

@@ -99,14 +99,17 @@ class Request:
 
         The first has the seed of the request itself. The prompt is prefilled once for all.
         """
-        whole = len(self.prompt_ids) - 1
-        inner = (*self.shared, self.prefix_len) if 0 < self.prefix_len < whole else self.shared
+        whole = self.sharing_all()
         return [
-            dataclasses.replace(
-                self, id=f"{self.id}.{i}", seed=self.seed + i, prefix_len=whole, shared=inner
-            )
+            dataclasses.replace(whole, id=f"{self.id}.{i}", seed=self.seed + i)
             for i in range(count)
         ]
+
+    def sharing_all(self) -> "Request":
+        """The same call, whose whole prompt others have too: all but its last token is a prefix."""
+        whole = len(self.prompt_ids) - 1
+        inner = (*self.shared, self.prefix_len) if 0 < self.prefix_len < whole else self.shared
+        return dataclasses.replace(self, prefix_len=whole, shared=inner)
 
 
 def token_ids(sequence: Any, name: str) -> tuple[int, ...]:

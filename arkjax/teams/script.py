@@ -1,5 +1,6 @@
 """One team at work on one problem: a script that asks for calls and ends in an answer."""
 
+import collections
 import dataclasses
 import json
 from collections.abc import Generator, Sequence
@@ -278,7 +279,7 @@ class _Table:
     def _take(self, stage: Stage, turns: list[_Turn]) -> Generator[list, list[Call], None]:
         """Let speakers take their turns, each until it calls no more tools."""
         while turns:
-            calls = yield [self._plan(stage, turn) for turn in turns]
+            calls = yield _together([self._plan(stage, turn) for turn in turns])
             self.calls += calls
             ahead, acting = [], []
             for turn, call in zip(turns, calls, strict=True):
@@ -419,6 +420,24 @@ class _Table:
     def _in_order(self, calls: Sequence[Call]) -> list[Call]:
         place = {name: i for i, name in enumerate(self.spec.ids)}
         return sorted(calls, key=lambda call: (call.round, place[call.agent], call.sample))
+
+
+def _together(plans: list[Plan | ToolPlan]) -> list[Plan | ToolPlan]:
+    """The plans; those that ask one model the same prompt share all of it.
+
+    So do samples of one speaker, and speakers without a role of their own.
+    """
+    asked = collections.Counter(_asked(plan) for plan in plans if isinstance(plan, Plan))
+    return [
+        dataclasses.replace(plan, request=plan.request.sharing_all())
+        if isinstance(plan, Plan) and asked[_asked(plan)] > 1
+        else plan
+        for plan in plans
+    ]
+
+
+def _asked(plan: Plan) -> tuple[str, tuple[int, ...]]:
+    return plan.agent.model, plan.request.prompt_ids
 
 
 def script(setting: Setting, problem: Problem) -> Script:

@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--answer", type=int, default=64, help="tokens of every answer")
-    parser.add_argument("--slots", type=int, default=40)
+    parser.add_argument("--slots", type=int, default=80)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0, help="of the weights")
     parser.add_argument("--peers", type=Path, default=HERE / ".peers", help="made by peers.sh")

@@ -59,8 +59,23 @@ def test_segments_cover_the_prompt_and_copies_are_exact(world):
     assert reasons == {"stop", "length"}
 
 
+def test_who_is_asked_the_same_shares_the_whole_prompt(world):
+    """Agents without a role, and samples of one agent; their calls are recorded as before."""
+    model = world.Model()
+    (debate,) = world.play(teams.debate(agents=5, rounds=3), world.problems(1), model)
+    # 10 of question, 8 of header, 13 a message: all but the last token is paid once.
+    assert prefill(model.requests) == (17 + 2 * (10 + 5 * 13 + 7)) + 15
+    assert {call.prefix_len for call in debate.calls} == {10, 10 + 5 * 13}
+    for request in model.requests:
+        assert request.shared[-1] < request.prefix_len == len(request.prompt_ids) - 1
+    model = world.Model()
+    world.play(teams.load("roles:n=3"), world.problems(1), model)
+    assert len({r.prompt_ids[: r.prefix_len] for r in model.requests}) == 4
+    assert {len(r.prompt_ids) - r.prefix_len for r in model.requests} == {1}
+
+
 def test_agents_with_one_view_share_their_prefix(world):
-    spec = teams.debate(agents=5, rounds=3)
+    spec = teams.debate(roles=[f"agent {name}" for name in "abcde"], rounds=3)
     model = world.Model()
     world.play(spec, world.problems(1), model)
     assert len({r.prompt_ids[: r.prefix_len] for r in model.requests}) == 3
@@ -68,8 +83,10 @@ def test_agents_with_one_view_share_their_prefix(world):
     role_first = world.Model()
     world.play(with_view(spec, layout="role_first"), world.problems(1), role_first)
     unshared = sum(len(request.prompt_ids) for request in role_first.requests)
-    # 10 of question, 8 of header, 13 a message: each of the three prefixes is paid once.
-    assert shared == (10 + 2 * (10 + 5 * 13)) + 15 * 8
+    # Others see "agent-1", the speaker also its role: each of the three prefixes is paid once.
+    message = len("#agent-1:so 7#")
+    header = len("#agent a\nagent-1:")
+    assert shared == (10 + 2 * (10 + 5 * message)) + 15 * header
     assert unshared > 3 * shared
 
 

@@ -135,20 +135,21 @@ def main(folder: Path) -> None:
         config = EngineConfig(
             length_classes=(context,),
             slots=slots,
-            prefixes=2 * problems,
+            # Of each problem a question, and in two rounds a transcript and what is asked about it.
+            prefixes=8 * problems,
             admit_rows=slots // 2,
             prefix_rows=2,
-            chunk=16,
+            chunk=8,
             # Five read each transcript, which is longer than what they add to it.
             grouped_prefixes=True,
             block_steps=16,
             max_stop_ids=1,
             prefill_tokens=2048,
-            least_slots=4,
-            least_length=128,
+            least_length=64,
         )
         state.update(work=work, spec=spec, chat=chat, tokenizer=tokenizer)
         state["engine"] = Engine(model, config, tokenizer)
+        state["engine"].warm_up(top_logprobs=False)
 
     def run(first: int, count: int) -> dict[str, float]:
         work, engine = state["work"], state["engine"]
