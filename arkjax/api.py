@@ -38,8 +38,8 @@ from arkjax.tasks import embedded_world
 from arkjax.tasks.problems import Problem
 from arkjax.tasks.registry import get_task
 from arkjax.teams import library
+from arkjax.teams.debate import Debate
 from arkjax.teams.runner import play
-from arkjax.teams.script import Debate
 from arkjax.teams.spec import TeamSpec
 from arkjax.text.chat import Chat, make_chat
 from arkjax.text.tokenizer import Tokenizer

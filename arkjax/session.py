@@ -33,8 +33,8 @@ from arkjax.tasks import embedded_world, registry
 from arkjax.tasks.problems import Problem
 from arkjax.teams import library
 from arkjax.teams.context import check_context
+from arkjax.teams.debate import Debate
 from arkjax.teams.runner import play, team_tools
-from arkjax.teams.script import Debate
 from arkjax.teams.spec import TeamSpec
 from arkjax.text.chat import Chat, make_chat
 from arkjax.text.files import SENTENCEPIECE, tokenizer_files

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 from arkjax.evaluation.outcomes import Outcome
-from arkjax.teams.script import Debate
+from arkjax.teams.debate import Debate
 from arkjax.teams.spec import TeamSpec
 
 

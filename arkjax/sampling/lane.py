@@ -139,12 +139,10 @@ class Lane:
             new = self._prefill([], [], [], width)
             programs += [do(self._hand_over, new, live, top) for top in tops]
         now = self._size, self._live
-        of_slots = list(itertools.product(self._sizes, self._lengths))
-        for size, live in of_slots:
+        for size, live in itertools.product(self._sizes, self._lengths):
             programs.append(do(self._resize, size, live))
             programs += [do(self._block, [], [], top, 0) for top in tops]
-        for shape in itertools.chain(*itertools.permutations(of_slots, 2), [now]):
-            programs.append(do(self._resize, *shape))
+        programs += [do(self._resize, *shape) for shape in (*self._walk(), now)]
         return programs
 
     def wait(self) -> None:
@@ -267,9 +265,27 @@ class Lane:
             self._resize(size, live)
 
     def _resize(self, size: int, live: int) -> None:
-        if (size, live) != (self._size, self._live):
-            self._slots = self._place(decode.resize(self._slots, size, live))
-            self._size, self._live = size, live
+        """Go there by steps to neighbouring shapes, so that few programs are compiled.
+
+        Two steps halve or double, so that all steps of one way move at most 3.5 times what the
+        largest does.
+        """
+        sizes = _between(self._sizes, self._size, size)
+        lengths = _between(self._lengths, self._live, live)
+        if size < self._size:
+            shapes = [*((n, self._live) for n in sizes), *((size, n) for n in lengths)]
+        else:
+            shapes = [*((self._size, n) for n in lengths), *((n, live) for n in sizes)]
+        for shape in shapes:
+            self._slots = self._place(decode.resize(self._slots, *shape))
+            self._size, self._live = shape
+
+    def _walk(self) -> list[tuple[int, int]]:
+        """Shapes, in an order in which every step from each to a neighbour is taken."""
+        sizes, lengths = self._sizes, self._lengths
+        along = [(size, live) for size in sizes for live in (*lengths, *lengths[::-1])]
+        across = [(size, live) for live in lengths for size in (*sizes, *sizes[::-1])]
+        return along + across
 
     def _decode(self) -> None:
         config = self._config
@@ -380,3 +396,9 @@ class Lane:
 
     def _place(self, tree):
         return layout.place(tree, self._spec.mesh)
+
+
+def _between(ordered: Sequence[int], start: int, end: int) -> Sequence[int]:
+    """What is met on the way from `start` to `end`, which is the last."""
+    a, b = ordered.index(start), ordered.index(end)
+    return ordered[a + 1 : b + 1] if a < b else ordered[b:a][::-1]

@@ -5,6 +5,7 @@ import math
 import numbers
 import operator
 import reprlib
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from arkjax.errors import ConfigError, DataError
@@ -99,17 +100,25 @@ class Request:
 
         The first has the seed of the request itself. The prompt is prefilled once for all.
         """
-        whole = self.sharing_all()
+        prefix_len, shared = whole_prefix(self.prompt_ids, self.prefix_len, self.shared)
         return [
-            dataclasses.replace(whole, id=f"{self.id}.{i}", seed=self.seed + i)
+            dataclasses.replace(
+                self, id=f"{self.id}.{i}", seed=self.seed + i, prefix_len=prefix_len, shared=shared
+            )
             for i in range(count)
         ]
 
-    def sharing_all(self) -> "Request":
-        """The same call, whose whole prompt others have too: all but its last token is a prefix."""
-        whole = len(self.prompt_ids) - 1
-        inner = (*self.shared, self.prefix_len) if 0 < self.prefix_len < whole else self.shared
-        return dataclasses.replace(self, prefix_len=whole, shared=inner)
+
+def whole_prefix(
+    prompt_ids: Sequence[int], prefix_len: int, shared: tuple[int, ...]
+) -> tuple[int, tuple[int, ...]]:
+    """`prefix_len` and `shared` of a `Request` whose whole prompt, but for its last id, is shared.
+
+    Args:
+      prompt_ids, prefix_len, shared: of the request as it would be without that.
+    """
+    whole = len(prompt_ids) - 1
+    return whole, (*shared, prefix_len) if 0 < prefix_len < whole else shared
 
 
 def token_ids(sequence: Any, name: str) -> tuple[int, ...]:

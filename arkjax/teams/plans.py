@@ -1,10 +1,12 @@
 """What a debate waits for: a call to be generated, or something for a tool to do."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
-from arkjax.sampling.params import Generation, Request, SamplingParams
+from arkjax.sampling.params import Generation, Request, SamplingParams, whole_prefix
 from arkjax.tasks.problems import Grader, Problem
 from arkjax.teams.parsers import parse
 from arkjax.teams.primitives import Agent, Stage
@@ -60,6 +62,16 @@ class Setting:
     model_ids: Mapping[str, str]
     tools: Mapping[str, Tool] = dataclasses.field(default_factory=dict)
 
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """What agents are called: ids and names."""
+        return [name for agent in self.spec.agents for name in (agent.id, agent.name)]
+
+    @functools.cached_property
+    def _samplings(self) -> dict[tuple[str, str], tuple[SamplingParams, dict[str, Any]]]:
+        """What `_sampling` has found, by stage and agent."""
+        return {}
+
     def voice(self, agent: Agent) -> Voice:
         """How the model of an agent is written to; a tool has the words of the team's first."""
         if agent.model in self.voices and not agent.tool:
@@ -79,15 +91,11 @@ class Setting:
         round: int,
         sample: int,
         step: int,
+        *,
+        alone: bool = True,
     ) -> "Plan":
-        """The call of an agent that reads a prompt."""
-        sampling = agent.sampling
-        if not sampling.stop_ids:
-            ends = self.voice(agent).chat.end_ids
-            sampling = dataclasses.replace(sampling, stop_ids=tuple(ends))
-        if stage.tools:
-            stops = dict.fromkeys((*sampling.stop, *stop_texts()))
-            sampling = dataclasses.replace(sampling, stop=tuple(stops))
+        """The call of an agent that reads a prompt; unless `alone`, others read the same."""
+        sampling, recorded = self._sampling(stage, agent)
         # What follows a tool's answer is drawn anew, and not as what came before it.
         group = f"{stage.seed_key}/{step}" if step else stage.seed_key
         seed = call_seed(self.seed + agent.seed_offset, problem.id, agent.id, group, round, sample)
@@ -99,11 +107,28 @@ class Setting:
             agent=agent.id,
             sample=sample,
             prompt_ids=prompt.ids,
-            sampling=sampling_dict(sampling),
+            sampling=recorded,
             seed=seed,
         )
-        request = Request(name, prompt.ids, prompt.prefix_len, sampling, seed, prompt.shared)
-        return Plan(self, problem, stage, agent, round, sample, step, prompt, request)
+        shared = prompt.prefix_len, prompt.shared
+        prefix_len, shared = shared if alone else whole_prefix(prompt.ids, *shared)
+        request = Request(name, prompt.ids, prefix_len, sampling, seed, shared)
+        return Plan(self, problem, stage, agent, round, sample, step, prompt, request, recorded)
+
+    def _sampling(self, stage: Stage, agent: Agent) -> tuple[SamplingParams, dict[str, Any]]:
+        """How an agent's calls in a stage are drawn, and the same as it is recorded."""
+        known = self._samplings.get((stage.name, agent.id))
+        if known is None:
+            sampling = agent.sampling
+            if not sampling.stop_ids:
+                ends = self.voice(agent).chat.end_ids
+                sampling = dataclasses.replace(sampling, stop_ids=tuple(ends))
+            if stage.tools:
+                stops = dict.fromkeys((*sampling.stop, *stop_texts()))
+                sampling = dataclasses.replace(sampling, stop=tuple(stops))
+            known = sampling, sampling_dict(sampling)
+            self._samplings[stage.name, agent.id] = known
+        return known
 
     def tool_plan(
         self,
@@ -128,9 +153,11 @@ class Setting:
             error,
         )  # fmt: skip
 
-    def tool_call(self, stage: Stage, agent: Agent, said: Call) -> ToolCall | None:
+    def tool_call(
+        self, stage: Stage, agent: Agent, text: str, gen_ids: tuple[int, ...]
+    ) -> ToolCall | None:
         """The call of a tool in an agent's words, None if there is none."""
-        text, whole = said.text, self.voice(agent).tokenizer.decode(said.gen_ids)
+        whole = self.voice(agent).tokenizer.decode(gen_ids)
         if whole.startswith(text):
             # A call that a stop text closes is whole, though the words end before that.
             text += next((stop for stop in stop_texts() if whole.startswith(stop, len(text))), "")
@@ -140,7 +167,7 @@ class Setting:
         self, problem: Problem, stage: Stage, agent: Agent, said: Call, step: int
     ) -> "ToolPlan | None":
         """What an agent's words ask a tool to do, None if they ask nothing."""
-        call = self.tool_call(stage, agent, said)
+        call = self.tool_call(stage, agent, said.text, said.gen_ids)
         if call is None:
             return None
         error = call.error
@@ -169,7 +196,11 @@ def instruction(stage: Stage, tools: Mapping[str, Tool]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A call that a debate waits for: who is asked what, and how the outcome is read."""
+    """A call that a debate waits for: who is asked what, and how the outcome is read.
+
+    Attributes:
+      sampling: the request's, as it is recorded.
+    """
 
     setting: Setting
     problem: Problem
@@ -180,6 +211,7 @@ class Plan:
     step: int
     prompt: Prompt
     request: Request
+    sampling: Mapping[str, Any]
 
     @property
     def id(self) -> str:
@@ -189,68 +221,60 @@ class Plan:
     def call(self, generation: Generation) -> Call:
         """The record of the call, from what the generator made of its request."""
         voice = self.setting.voice(self.agent)
-        ids = tuple(int(token) for token in generation.ids)
+        ids = tuple(map(int, generation.ids))
         spoken = ids[:-1] if ids and ids[-1] in voice.chat.end_ids else ids
         text = voice.tokenizer.decode(spoken)
         if stop := self.request.sampling.stop:
             # The text ends before what stopped it; the ids hold all that was generated.
             text = text[: min((at for s in stop if (at := text.find(s)) >= 0), default=len(text))]
-        return self.read(
-            Call(
-                call_id=self.request.id,
-                problem_id=self.problem.id,
-                system=self.setting.spec.name,
-                stage=self.stage.name,
-                round=self.round,
-                agent=self.agent.id,
-                sample=self.sample,
-                parents=self.prompt.parents,
-                prompt_segments=self.prompt.segments,
-                prompt_ids=self.prompt.ids,
-                prefix_len=self.prompt.prefix_len,
-                cached_len=int(generation.cached_len),
-                gen_ids=ids,
-                logprobs=tuple(map(float, generation.logprobs)),
-                sampling_logprobs=tuple(map(float, generation.sampling_logprobs)),
-                text=text,
-                parsed={},
-                parse_ok=False,
-                finish_reason=generation.finish_reason,
-                sampling=sampling_dict(self.request.sampling),
-                seed=self.request.seed,
-                model=self.setting.model_ids[self.agent.model],
-                correct=None,
-                seconds=float(generation.seconds),
-                step=self.step,
-                top_ids=tuple(int(token) for step in generation.top for token, _ in step),
-                top_logprobs=tuple(float(value) for step in generation.top for _, value in step),
-            )
+        return Call(
+            call_id=self.request.id,
+            problem_id=self.problem.id,
+            system=self.setting.spec.name,
+            stage=self.stage.name,
+            round=self.round,
+            agent=self.agent.id,
+            sample=self.sample,
+            parents=self.prompt.parents,
+            prompt_segments=self.prompt.segments,
+            prompt_ids=self.prompt.ids,
+            prefix_len=self.prompt.prefix_len,
+            cached_len=int(generation.cached_len),
+            gen_ids=ids,
+            logprobs=tuple(map(float, generation.logprobs)),
+            sampling_logprobs=tuple(map(float, generation.sampling_logprobs)),
+            text=text,
+            finish_reason=generation.finish_reason,
+            sampling=self.sampling,
+            seed=self.request.seed,
+            model=self.setting.model_ids[self.agent.model],
+            seconds=float(generation.seconds),
+            step=self.step,
+            top_ids=tuple(int(token) for step in generation.top for token, _ in step),
+            top_logprobs=tuple(float(value) for step in generation.top for _, value in step),
+            **self._reading(text, ids),
         )
-
-    def acts(self, call: Call) -> bool:
-        """Whether the call's words ask a tool to do something, and may: the turn goes on then."""
-        stage, acted = self.stage, self.step // 2
-        if not stage.tools or acted >= stage.tool_calls:
-            return False
-        return self.setting.tool_call(stage, self.agent, call) is not None
 
     def read(self, call: Call) -> Call:
         """The call as this stage parses and grades it: another team may have read it otherwise."""
+        return dataclasses.replace(call, **self._reading(call.text, call.gen_ids))
+
+    def _reading(self, text: str, gen_ids: tuple[int, ...]) -> dict[str, Any]:
+        """What is read in words: `parsed`, `parse_ok` and `correct` of a `Call`."""
         stage, setting = self.stage, self.setting
-        if self.acts(call):
+        if self._acts(text, gen_ids):
             # Not the last word of the turn: it states nothing, and is neither right nor wrong.
-            return dataclasses.replace(call, parsed={}, parse_ok=True, correct=None)
-        pool = setting.spec.agents
+            return {"parsed": {}, "parse_ok": True, "correct": None}
         parsed: dict[str, str] = {}
         for kind in stage.parsers:
             found = parse(
                 kind,
-                call.text,
+                text,
                 pattern=stage.pattern,
                 choices=stage.choices,
                 extract=setting.grader.extract,
                 keys=stage.keys,
-                names=[name for agent in pool for name in (agent.id, agent.name)],
+                names=setting.names,
             )
             parsed = {**found, **parsed}
         parse_ok = set(stage.fields) <= {*parsed, *stage.optional}
@@ -258,8 +282,15 @@ class Plan:
             parsed = {stage.fields[0]: stage.default, **parsed}
         correct = None
         if "answer" in stage.fields:
-            correct = bool(setting.grader.grade(self.problem, call.text).correct)
-        return dataclasses.replace(call, parsed=parsed, parse_ok=parse_ok, correct=correct)
+            correct = bool(setting.grader.grade(self.problem, text).correct)
+        return {"parsed": parsed, "parse_ok": parse_ok, "correct": correct}
+
+    def _acts(self, text: str, gen_ids: tuple[int, ...]) -> bool:
+        """Whether words ask a tool to do something, and may: the turn goes on then."""
+        stage, acted = self.stage, self.step // 2
+        if not stage.tools or acted >= stage.tool_calls:
+            return False
+        return self.setting.tool_call(stage, self.agent, text, gen_ids) is not None
 
 
 @dataclasses.dataclass(frozen=True)

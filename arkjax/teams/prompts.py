@@ -7,10 +7,11 @@ another tokenizer, the words are encoded anew and count as the template's.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from arkjax.teams.primitives import NO_THINK, SHOWS, WHOLE, Stage
+from arkjax.teams.primitives import NO_THINK, SHOWS, WHOLE
 from arkjax.trajectories.schema import ACTION, TEMPLATE, Call, Segment
 
 _THOUGHT = "</think>"
@@ -95,51 +96,66 @@ class Shown:
 Part = tuple[str, Sequence[int]]
 
 
-def build_prompt(
+class Transcript(NamedTuple):
+    """What a prompt holds before its speaker's header; agents with one view have one.
+
+    Attributes:
+      ids: the question, what was announced, and the messages.
+      segments: as of `Prompt`, over these ids.
+      parents, shared: as of `Prompt`.
+    """
+
+    ids: tuple[int, ...]
+    segments: tuple[Segment, ...]
+    parents: tuple[str, ...]
+    shared: tuple[int, ...]
+
+
+def transcribe(
     chat: Chat,
     tokenizer: Tokenizer,
     question: Sequence[int],
     shown: Iterable[Shown],
-    stage: Stage,
-    byline: str,
-    role: str = "",
-    instruction: str = "",
-) -> Prompt:
-    """The prompt of an agent in a stage.
+    show: str,
+    announced: Sequence[int] = (),
+) -> Transcript:
+    """The messages that an agent sees, behind the question.
 
     Args:
       chat: the chat template.
       tokenizer: encodes what is not shown word for word.
       question: `chat.question` of the problem.
       shown: the visible messages, in the transcript's order.
-      stage: the stage that the agent speaks in.
-      byline, role: of the agent that is about to speak.
-      instruction: what it is told to do.
+      show: what is shown of each, as in `View.show`.
+      announced: `chat.announce` of the speaker where roles come first.
     """
-    parts: list[Part] = [(TEMPLATE, question)]
+    parts: list[Part] = [(TEMPLATE, question), (TEMPLATE, announced)]
     parents: list[str] = []
-    if stage.view.layout == "role_first":
-        parts.append((TEMPLATE, chat.announce(byline, role, instruction)))
     shared, last_round = [len(question)], None
     for message in shown:
         if last_round not in (None, message.call.round):
             shared.append(sum(len(ids) for _, ids in parts))
         last_round = message.call.round
-        for call in (*message.steps, message.call) if stage.view.show == WHOLE else (message.call,):
-            words = _words(chat, tokenizer, call, message, stage.view.show)
+        for call in (*message.steps, message.call) if show == WHOLE else (message.call,):
+            words = _words(chat, tokenizer, call, message, show)
             if words is not None:
                 name = tool_name(call) if call.is_action else message.byline
                 parts += [(TEMPLATE, chat.message(name)), *words]
                 parents.append(call.call_id)
-    prefix_len = sum(len(ids) for _, ids in parts)
-    parts.append((TEMPLATE, chat.turn(byline, role, instruction)))
+    ids = tuple(itertools.chain.from_iterable(ids for _, ids in parts))
+    # Once each: a round of which nothing is shown adds nothing.
+    starts = tuple(length for length in dict.fromkeys(shared) if 0 < length < len(ids))
+    return Transcript(ids, _segments(parts), tuple(parents), starts)
+
+
+def build_prompt(transcript: Transcript, header: Sequence[int]) -> Prompt:
+    """The prompt of an agent that has read a transcript; `header` is its `chat.turn`."""
     return Prompt(
-        ids=tuple(token for _, ids in parts for token in ids),
-        segments=_segments(parts),
-        prefix_len=prefix_len,
-        parents=tuple(parents),
-        # Once each: a round of which nothing is shown adds nothing.
-        shared=tuple(length for length in dict.fromkeys(shared) if 0 < length < prefix_len),
+        ids=(*transcript.ids, *header),
+        segments=_joined(transcript.segments, len(transcript.ids), header),
+        prefix_len=len(transcript.ids),
+        parents=transcript.parents,
+        shared=transcript.shared,
     )
 
 
@@ -164,7 +180,7 @@ def continue_prompt(chat: Chat, prompt: Prompt, call: Call, action: Call, byline
     ]
     return dataclasses.replace(
         prompt,
-        ids=tuple(token for _, ids in parts for token in ids),
+        ids=tuple(itertools.chain.from_iterable(ids for _, ids in parts)),
         segments=_segments(parts),
         parents=(*prompt.parents, call.call_id, action.call_id),
     )
@@ -215,3 +231,13 @@ def _segments(parts: Iterable[Part]) -> tuple[Segment, ...]:
             spans.append((source, start, end))
         start = end
     return tuple(spans)
+
+
+def _joined(spans: tuple[Segment, ...], start: int, ids: Sequence[int]) -> tuple[Segment, ...]:
+    """The spans, and behind them template ids, which begin at `start`."""
+    if not ids:
+        return spans
+    end = start + len(ids)
+    if spans and spans[-1][0] == TEMPLATE:
+        spans, start = spans[:-1], spans[-1][1]
+    return (*spans, (TEMPLATE, start, end))

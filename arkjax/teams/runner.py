@@ -17,10 +17,11 @@ from arkjax.errors import ConfigError, DataError
 from arkjax.sampling.params import Generator
 from arkjax.tasks.problems import Grader, Problem
 from arkjax.teams.context import check_context
+from arkjax.teams.debate import Debate
 from arkjax.teams.fields import unknown_name
 from arkjax.teams.plans import Plan, Setting, ToolPlan, Voice
 from arkjax.teams.prompts import Chat, Tokenizer
-from arkjax.teams.script import Debate, Script, script
+from arkjax.teams.script import Script, script
 from arkjax.teams.spec import TeamSpec
 from arkjax.tools.protocol import Tool, ToolResult
 from arkjax.tools.registry import make_tools

@@ -6,83 +6,24 @@ import json
 from collections.abc import Generator, Sequence
 
 from arkjax.tasks.problems import Problem
+from arkjax.teams.debate import Cost, Debate
 from arkjax.teams.plans import Plan, Setting, ToolPlan, Voice, instruction
-from arkjax.teams.primitives import Chosen, Stage
-from arkjax.teams.prompts import Prompt, Shown, build_prompt, continue_prompt, shown_text
+from arkjax.teams.primitives import Agent, Chosen, Stage
+from arkjax.teams.prompts import (
+    Prompt,
+    Shown,
+    Transcript,
+    build_prompt,
+    continue_prompt,
+    shown_text,
+    transcribe,
+)
 from arkjax.teams.reducers import Verdict, reduce
 from arkjax.teams.rules import Budget, Item, Repeat
 from arkjax.teams.stopping import Talk, reason_to_stop
 from arkjax.teams.team import total
 from arkjax.teams.views import anonymous_name, levels, shuffled, visible
 from arkjax.trajectories.schema import Call
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """What was spent, counted from the recorded calls.
-
-    Attributes:
-      calls: generations, repeated attempts included.
-      prompt_tokens: prompt tokens of all calls, shared ones counted for each.
-      prefill_tokens: prompt tokens that had to be computed, shared ones counted once.
-      generated_tokens: generated tokens, end tokens included.
-      seconds: sum of the calls' shares of the generator's wall time.
-      actions: what tools did; not among the calls, and their words not among the tokens.
-    """
-
-    calls: int = 0
-    prompt_tokens: int = 0
-    prefill_tokens: int = 0
-    generated_tokens: int = 0
-    seconds: float = 0.0
-    actions: int = 0
-
-    @classmethod
-    def of(cls, calls: Sequence[Call]) -> "Cost":
-        """The cost of calls."""
-        made = [call for call in calls if not call.is_action]
-        prompt_tokens = sum(len(call.prompt_ids) for call in made)
-        return cls(
-            calls=len(made),
-            prompt_tokens=prompt_tokens,
-            prefill_tokens=prompt_tokens - sum(call.cached_len for call in made),
-            generated_tokens=sum(len(call.gen_ids) for call in made),
-            seconds=sum(call.seconds for call in made),
-            actions=len(calls) - len(made),
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Debate:
-    """A team's finished work on one problem.
-
-    Attributes:
-      problem: the problem.
-      system: name of the team.
-      calls: every call and every action of a tool, in the order of the schedule, the team and the
-        samples.
-      answer: the team's answer, or None if it has none.
-      correct: whether the answer equals the gold one.
-      rounds: how many stages were played.
-      tied: whether the tie rule chose the answer.
-      parse_failures: turns of which the stage's parser could not read every field.
-      stopped: what ended the last repeat early: "rounds", "tokens", "agree", "unchanged", "oracle",
-        "budget", or the field of a condition; several joined by "+" where all had to hold; empty if
-        the schedule ran to its end.
-      cost: what it took.
-    """
-
-    problem: Problem
-    system: str
-    calls: tuple[Call, ...]
-    answer: str | None
-    correct: bool
-    rounds: int
-    tied: bool
-    parse_failures: int
-    stopped: str
-    cost: Cost
-
 
 Script = Generator[list[Plan | ToolPlan], list[Call], Debate]
 """Yields what is to be made, all of which may run at once; is sent it in the same order."""
@@ -246,10 +187,12 @@ class _Table:
     ) -> Generator[list, list[Call], list[Call]]:
         """Let agents speak without hearing one another; returns the messages that count."""
         asked = []
+        # What several are to read is put together once.
+        transcripts: dict[tuple, Transcript] = {}
         for name in names:
             shown = self._shown(stage, name, speakers)
             for i, part in enumerate([[one] for one in shown] if stage.each else [shown]):
-                prompt = self._prompt(stage, name, part)
+                prompt = self._prompt(stage, name, part, transcripts)
                 for sample in range(i * stage.n_samples, (i + 1) * stage.n_samples):
                     asked.append(_Turn(name, sample, prompt, part))
         # A repeated attempt is a further sample, counted on behind those of all speakers.
@@ -257,7 +200,7 @@ class _Table:
         counted: dict[tuple[str, int], Call] = {}
         for attempt in range(stage.attempts):
             again = [
-                dataclasses.replace(turn, sample=turn.sample + attempt * stride, calls=[])
+                _Turn(turn.name, turn.sample + attempt * stride, turn.prompt, turn.shown)
                 for turn in asked
             ]
             yield from self._take(stage, again)
@@ -279,7 +222,10 @@ class _Table:
     def _take(self, stage: Stage, turns: list[_Turn]) -> Generator[list, list[Call], None]:
         """Let speakers take their turns, each until it calls no more tools."""
         while turns:
-            calls = yield _together([self._plan(stage, turn) for turn in turns])
+            asked = collections.Counter(self._asked(turn) for turn in turns)
+            calls = yield [
+                self._plan(stage, turn, alone=asked[self._asked(turn)] == 1) for turn in turns
+            ]
             self.calls += calls
             ahead, acting = [], []
             for turn, call in zip(turns, calls, strict=True):
@@ -309,11 +255,29 @@ class _Table:
             turn=self.played.get(stage.name, 0),
         )
 
-    def _prompt(self, stage: Stage, name: str, shown: Sequence[Call]) -> Prompt | None:
-        spec, agent = self.spec, self.spec.agent(name)
+    def _prompt(
+        self,
+        stage: Stage,
+        name: str,
+        shown: Sequence[Call],
+        transcripts: dict[tuple, Transcript],
+    ) -> Prompt | None:
+        agent = self.spec.agent(name)
         if agent.tool:
             return None
-        voice = self.setting.voice(agent)
+        chat = self.setting.voice(agent).chat
+        told = agent.name, self._role(agent), instruction(stage, self.setting.tools)
+        first = stage.view.layout == "role_first"
+        announced = chat.announce(*told) if first else ()
+        key = agent.model, tuple(announced), tuple(call.call_id for call in shown)
+        if key not in transcripts:
+            transcripts[key] = self._transcribe(stage, agent, shown, announced)
+        return build_prompt(transcripts[key], chat.turn(*told))
+
+    def _transcribe(
+        self, stage: Stage, reader: Agent, shown: Sequence[Call], announced: Sequence[int]
+    ) -> Transcript:
+        spec, voice = self.spec, self.setting.voice(reader)
         messages = []
         for call in shown:
             author = spec.agent(call.agent)
@@ -321,27 +285,22 @@ class _Table:
             if stage.view.anonymous:
                 byline = anonymous_name(spec.ids, call.agent)
             steps = self.steps.get(call.call_id, ())
-            copied = self.setting.shares_tokens(agent, author)
+            copied = self.setting.shares_tokens(reader, author)
             messages.append(
                 Shown(byline, call, steps, copied, spec.most_tokens(call.agent, call.stage))
             )
-        role = agent.role
+        question, show = self._question(voice), stage.view.show
+        return transcribe(voice.chat, voice.tokenizer, question, messages, show, announced)
+
+    def _role(self, agent: Agent) -> str:
+        """An agent's role, which others may have written."""
         written = [call for field in agent.role_from if (call := self._said_with(field))]
-        if written:
-            # Of several fields that write the role, the one that was said last.
-            places = {call.call_id: i for i, call in enumerate(self.said)}
-            field, call = max(written, key=lambda pair: places[pair[1].call_id])
-            role = call.parsed[field]
-        return build_prompt(
-            voice.chat,
-            voice.tokenizer,
-            self._question(voice),
-            messages,
-            stage,
-            agent.name,
-            role,
-            instruction(stage, self.setting.tools),
-        )
+        if not written:
+            return agent.role
+        # Of several fields that write the role, the one that was said last.
+        places = {call.call_id: i for i, call in enumerate(self.said)}
+        field, call = max(written, key=lambda pair: places[pair[1].call_id])
+        return call.parsed[field]
 
     def _question(self, voice: Voice) -> Sequence[int]:
         """The question, as it opens every prompt for a model."""
@@ -360,7 +319,15 @@ class _Table:
             self.setting.voice(agent).chat, turn.prompt, said, action, agent.name
         )
 
-    def _plan(self, stage: Stage, turn: _Turn) -> Plan | ToolPlan:
+    def _asked(self, turn: _Turn) -> tuple[str, tuple[int, ...] | None]:
+        """Which model a speaker asks what; no prompt is what tools have."""
+        return self.spec.agent(turn.name).model, turn.prompt and turn.prompt.ids
+
+    def _plan(self, stage: Stage, turn: _Turn, alone: bool) -> Plan | ToolPlan:
+        """What a turn waits for; `alone` says that no other asks the same model the same prompt.
+
+        Samples of one speaker share all of a prompt, and so do speakers without roles.
+        """
         agent = self.spec.agent(turn.name)
         if agent.tool:
             show = stage.view.show
@@ -370,8 +337,9 @@ class _Table:
             return self.setting.tool_plan(
                 self.problem, stage, agent, agent.tool, text, self.round, turn.sample, 0, parents
             )
+        step = len(turn.calls)
         return self.setting.plan(
-            self.problem, stage, agent, turn.prompt, self.round, turn.sample, len(turn.calls)
+            self.problem, stage, agent, turn.prompt, self.round, turn.sample, step, alone=alone
         )
 
     def _action(self, stage: Stage, turn: _Turn) -> ToolPlan | None:
@@ -420,24 +388,6 @@ class _Table:
     def _in_order(self, calls: Sequence[Call]) -> list[Call]:
         place = {name: i for i, name in enumerate(self.spec.ids)}
         return sorted(calls, key=lambda call: (call.round, place[call.agent], call.sample))
-
-
-def _together(plans: list[Plan | ToolPlan]) -> list[Plan | ToolPlan]:
-    """The plans; those that ask one model the same prompt share all of it.
-
-    So do samples of one speaker, and speakers without a role of their own.
-    """
-    asked = collections.Counter(_asked(plan) for plan in plans if isinstance(plan, Plan))
-    return [
-        dataclasses.replace(plan, request=plan.request.sharing_all())
-        if isinstance(plan, Plan) and asked[_asked(plan)] > 1
-        else plan
-        for plan in plans
-    ]
-
-
-def _asked(plan: Plan) -> tuple[str, tuple[int, ...]]:
-    return plan.agent.model, plan.request.prompt_ids
 
 
 def script(setting: Setting, problem: Problem) -> Script:

@@ -9,7 +9,7 @@ from arkjax.evaluation.outcomes import Outcomes
 from arkjax.evaluation.systems import outcomes_of, samples_for_budget, systems
 from arkjax.tasks.problems import Problem
 from arkjax.teams import library
-from arkjax.teams.script import Cost, Debate
+from arkjax.teams.debate import Cost, Debate
 
 pytestmark = pytest.mark.fast
 STUDENTS = ("student_da", "control_no_debate")

@@ -6,8 +6,8 @@ import pytest
 
 from arkjax.errors import ConfigError
 from arkjax.teams.context import check_context
+from arkjax.teams.debate import Cost
 from arkjax.teams.runner import team_tools
-from arkjax.teams.script import Cost
 from arkjax.teams.spec import TeamSpec
 from arkjax.tools import registry
 from arkjax.tools.protocol import ToolResult

@@ -8,7 +8,7 @@ import pytest
 
 from arkjax import teams
 from arkjax.synthesis.transcripts import transcript
-from arkjax.teams.prompts import Shown, build_prompt
+from arkjax.teams.prompts import Shown, build_prompt, transcribe
 from arkjax.teams.spec import TeamSpec
 
 pytestmark = pytest.mark.fast
@@ -57,16 +57,18 @@ def assert_as_built(world, spec, seed=0):
             subsets += [{n for n in call.parents if rng.random() < 0.5} for _ in range(4)]
             for removed in subsets:
                 shown = [calls[name] for name in call.parents if name not in removed]
-                built = build_prompt(
+                stage, agent = spec.stage(call.stage), spec.agent(call.agent)
+                told = agent.name, agent.role, stage.instruction
+                first = stage.view.layout == "role_first"
+                read = transcribe(
                     world.chat,
                     world.tokenizer,
                     question,
                     [Shown(spec.agent(other.agent).name, other) for other in shown],
-                    stage := spec.stage(call.stage),
-                    spec.agent(call.agent).name,
-                    spec.agent(call.agent).role,
-                    stage.instruction,
+                    stage.view.show,
+                    world.chat.announce(*told) if first else (),
                 )
+                built = build_prompt(read, world.chat.turn(*told))
                 assert taken.without(removed) == built.ids
                 compared += bool(removed)
     return compared

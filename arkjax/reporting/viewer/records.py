@@ -13,7 +13,7 @@ from typing import Any
 from arkjax.reporting.viewer.pieces import Pieces
 from arkjax.reporting.viewer.sources import Source
 from arkjax.synthesis.flips import Flips, flips
-from arkjax.teams.script import Cost
+from arkjax.teams.debate import Cost
 from arkjax.trajectories.schema import Call
 
 HEAD = 140
