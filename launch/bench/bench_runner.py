@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -51,10 +52,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Timed:
-    """An engine that adds up the time which is spent in it."""
+    """An engine that adds up the time which is spent in it, and tells of the first answer."""
 
-    def __init__(self, engine: Engine):
-        self._engine = engine
+    def __init__(self, engine: Engine, begun: Callable[[], None] | None = None):
+        self._engine, self._begun = engine, begun
         self.max_context = engine.max_context
         self.seconds = 0.0
 
@@ -74,7 +75,11 @@ class Timed:
 
     def step(self) -> list[Generation]:
         with self._clock():
-            return self._engine.step()
+            generations = self._engine.step()
+        if generations and self._begun:
+            self._begun()
+            self._begun = None
+        return generations
 
 
 def debate() -> TeamSpec:
@@ -108,9 +113,11 @@ class Table:
         self.task = get_task(TASK)
         self.problems = self.task.load("train", problems, seed=0)
 
-    def play(self, folder: Path, seed: int, **shards: float) -> tuple[float, float, int]:
+    def play(
+        self, folder: Path, seed: int, begun: Callable[[], None] | None = None, **shards: float
+    ) -> tuple[float, float, int]:
         """Seconds in all and in the engine, and calls; `shards` are options of the store."""
-        engine, team = Timed(self.engine), debate()
+        engine, team = Timed(self.engine, begun), debate()
         started = time.perf_counter()
         with CallStore(folder, **shards) as store:
             play(
@@ -140,7 +147,7 @@ def killed(arguments: argparse.Namespace, folder: Path, longest: float) -> tuple
         process = subprocess.Popen(
             list(map(str, command)), stdout=subprocess.PIPE, text=True, env=environment
         )
-        # Loading and compiling are no part of the play: the clock starts with its first call.
+        # Loading and compiling are no part of the play: the clock starts with its first answer.
         assert process.stdout.readline() == "playing\n"
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(draw.uniform(0, longest))
@@ -176,9 +183,12 @@ def main() -> None:
         )
     table = Table(arguments.model, arguments.problems)
     if arguments.child:
-        print("playing", flush=True)
+
+        def begun() -> None:
+            print("playing", flush=True)
+
         # Often, so that there is something to go on from after every kill.
-        table.play(arguments.child, 0, flush_seconds=1.0)
+        table.play(arguments.child, 0, begun, flush_seconds=0.25)
         return
     repeats = []
     with tempfile.TemporaryDirectory(prefix="bench-runner-") as scratch:
