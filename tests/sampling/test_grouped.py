@@ -175,6 +175,30 @@ def test_a_prefix_is_computed_and_stored_once_and_slots_hold_the_rest(
     assert max(positions[True]) < 28 < max(positions[False])
 
 
+def test_a_prefill_copies_no_prefix(make_engine):
+    """However long prefixes may be; an engine that forks them needs room for as many copies."""
+
+    def temporaries(grouped: bool, length: int) -> int:
+        engine = make_engine(
+            grouped_prefixes=grouped, length_classes=(length,), prefixes=1, admit_rows=8, slots=1
+        )
+        lane = engine._lane(length)
+        width = lane._queue.shapes.widths[0]
+        program = decode.prefill.lower(
+            lane._spec,
+            lane._weights,
+            lane._cache.pool,
+            lane._waiting,
+            lane._prefill([], [], [], width),
+            length,
+            0,
+        )
+        return program.compile().memory_analysis().temp_size_in_bytes
+
+    grown = {grouped: temporaries(grouped, 1024) / temporaries(grouped, 512) for grouped in (0, 1)}
+    assert grown[True] < 1.3 < 1.7 < grown[False]
+
+
 def test_more_prefixes_than_the_pool_holds_wait_for_calls_to_end(make_engine, reference):
     names = [0, 1, 2, 3, 4, 5, 0, 6, 7, 8, 0, 1, 1, 2, 8, 3, 4, 0, 5, 6]
     requests = [

@@ -11,6 +11,7 @@ import pytest
 from arkjax.models.placement import shardings
 from arkjax.models.transformer import Transformer
 from arkjax.models.weights import LAYERS
+from arkjax.sampling import decode
 from arkjax.sampling.params import Request, SamplingParams
 from arkjax.sharding import MeshConfig, ShardingRules, make_mesh
 
@@ -156,3 +157,21 @@ def test_a_warm_up_for_calls_without_prefixes_compiles_less(shallow, make_engine
         make_engine(shallow, **sizes).warm_up(top_logprobs=False)
     # The second finds what the first compiled.
     assert 0 < len(fewer) < len(fewer) + len(others)
+
+
+def test_lanes_of_many_shapes_need_programs_for_steps_between_neighbours_only(shallow, make_engine):
+    sizes = {"length_classes": (48,), "slots": 8, "least_slots": 3, "least_length": 12}
+    engine = make_engine(shallow, **sizes)
+    before = decode.resize._cache_size()
+    engine.warm_up(prefixes=False, top_logprobs=False)
+    slots, lengths = len(engine.config.sizes()), len(engine.config.lengths(48))
+    assert slots * lengths > 15
+    most = 2 * (slots * (lengths - 1) + lengths * (slots - 1))
+    assert 0 < decode.resize._cache_size() - before <= most
+    with _compiled() as compiled:
+        # From the smallest shape to the largest, and back.
+        engine.generate([Request("one", (4,), 0, SamplingParams(max_tokens=2), 0)])
+        sampling = SamplingParams(temperature=0.0, max_tokens=30)
+        engine.generate([Request(f"m{i}", (*range(4, 18),), 0, sampling, i) for i in range(8)])
+        engine.generate([Request("last", (4,), 0, SamplingParams(max_tokens=2), 0)])
+    assert compiled == []
