@@ -207,7 +207,7 @@ class _Play:
     def _settled(self) -> Iterator[None]:
         """What a play needs around it."""
         # A play makes many objects and no cycles of them. The collections that this sets off need
-        # not go through all that was there before: that took a quarter of the runner's time.
+        # not go through all that was there before: that took a fifth of the runner's time.
         freezes = not gc.get_freeze_count()
         if freezes:
             gc.collect()

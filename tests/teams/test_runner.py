@@ -1,6 +1,8 @@
 """Plays: debates advance alone, what is recorded is not made again, costs are what was made."""
 
+import contextlib
 import dataclasses
+import gc
 
 import pytest
 
@@ -285,3 +287,31 @@ def test_lost_calls_are_no_silent_hang(world):
 
     with pytest.raises(RuntimeError, match="lost 4"):
         world.play(teams.roles(), world.problems(1), Losing())
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_collections_pass_over_what_was_there_only_while_a_play_goes_on(world, frozen, fails):
+    """And where the caller has frozen the heap, it stays as it is."""
+    during = []
+
+    class Model(world.Model):
+        def step(self):
+            during.append(gc.get_freeze_count())
+            if fails:
+                raise RuntimeError("gone")
+            return super().step()
+
+    gc.collect()
+    if frozen:
+        gc.freeze()
+    before = gc.get_freeze_count()
+    try:
+        with pytest.raises(RuntimeError) if fails else contextlib.nullcontext():
+            world.play(teams.debate(), world.problems(1), Model())
+        after = gc.get_freeze_count()
+    finally:
+        gc.unfreeze()
+    assert min(during) > 0
+    # What was frozen may be gone since then.
+    assert 0 < after <= before and max(during) <= before if frozen else after == before == 0
