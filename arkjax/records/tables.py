@@ -130,7 +130,7 @@ def _show_message(call: Call, colour: str, console: Console) -> None:
     line.append(f"{sample}  {len(call.gen_ids)} tokens, {printable(call.finish_reason)}", "dim")
     line.append(f"  {verdict}", style)
     if not call.parse_ok and not call.is_action:
-        line.append("  no answer was read", "yellow")
+        line.append("  not all that was asked for was read", "yellow")
     line.append(f"  {printable(call.call_id)}", "dim")
     console.print(line, soft_wrap=True)
     console.print(Padding(Text(printable(call.text), colour), (0, 0, 0, 2), expand=False))

@@ -16,6 +16,9 @@ from arkjax.text.chat import BARE
 BARE_ROLE = BARE
 """The role of an agent that has none: the byline under which a lone model answers."""
 
+# What shipped teams were called when older runs were made.
+_RENAMED = {"single": "vanilla", "samples": "self_consistency"}
+
 
 def load(name: str) -> TeamSpec:
     """The team of a shipped config or a config file; options follow after a colon.
@@ -35,6 +38,8 @@ def load_config(name: str) -> Any:
     if path.suffix != ".py":
         folder = shipped_path("configs/teams")
         path = folder / f"{base}.py"
+        if not path.is_file() and base in _RENAMED:
+            raise ConfigError(f"team: {base!r} is called {_RENAMED[base]!r} now: write that")
         if not path.is_file():
             known = [p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")]
             raise unknown_name("team", base, known, "shipped team")

@@ -246,6 +246,14 @@ def test_constructors_are_the_shipped_teams():
     assert teams.debate(roles=experts) == teams.load("debate")
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [("single", "vanilla"), ("samples:n=3", "self_consistency")]
+)
+def test_names_of_older_runs_say_what_they_are_called_now(old, new):
+    with pytest.raises(ConfigError, match=f"is called '{new}' now"):
+        teams.load(old)
+
+
 def test_constructors_take_agents_or_roles():
     team = teams.judge(agents=5)
     assert [agent.id for agent in team.agents] == [*(f"agent-{i}" for i in range(1, 6)), "judge"]
