@@ -56,7 +56,7 @@ class Rota:
         self._there.clear()
         for member in self._members.values():
             member.queue.clear()
-        gc.collect()
+        _free()
 
     def generator(self, name: str) -> Generator | None:
         """The model of that name if it is there, or can be: if a place is free or its holder idle.
@@ -89,7 +89,7 @@ class Rota:
                 return None
             # Before the next one is opened: there may be no room for both.
             del self._there[idle]
-            gc.collect()
+            _free()
         self.swaps += 1
         calls = len(self._members[name].queue)
         self._tell(f"model {name}: {calls:,} calls wait, it takes its turn")
@@ -99,6 +99,12 @@ class Rota:
     def there(self, name: str) -> Generator | None:
         """The model of that name if it is there now."""
         return self._there.get(name)
+
+
+def _free() -> None:
+    """Give back the memory of what nobody holds, also of what a play has frozen."""
+    gc.unfreeze()
+    gc.collect()
 
 
 class _Member:

@@ -1,6 +1,7 @@
 """Models that take turns: one at a time is there, none waits for ever, and no call is lost."""
 
 import functools
+import gc
 
 import pytest
 
@@ -113,3 +114,15 @@ def test_what_cannot_fit_is_refused_whether_the_model_is_there_or_not():
         turns["a"].submit(request("long", 100))
     with pytest.raises(ConfigError, match="places is 0"):
         rota(places=0)
+
+
+def test_a_model_that_refers_to_itself_has_gone_also_where_the_heap_is_frozen():
+    """As engines may, and as the heap is while a team plays."""
+    members, made = rota()
+    members.take("a").itself = members.take("a")
+    gc.freeze()
+    try:
+        members.take("b")
+    finally:
+        gc.unfreeze()
+    assert made == ["a", "b"]
