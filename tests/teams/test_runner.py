@@ -312,6 +312,7 @@ def test_collections_pass_over_what_was_there_only_while_a_play_goes_on(world, f
         after = gc.get_freeze_count()
     finally:
         gc.unfreeze()
-    assert min(during) > 0
-    # What was frozen may be gone since then.
-    assert 0 < after <= before and max(during) <= before if frozen else after == before == 0
+    if frozen:  # what was frozen may be gone since then
+        assert 0 < after <= before and 0 < min(during) and max(during) <= before
+    else:  # before, the interpreter's own objects may be frozen
+        assert after == 0 and min(during) > 10 * before + 1000
