@@ -208,7 +208,7 @@ class _Play:
         """What a play needs around it."""
         # A play makes many objects and no cycles of them. The collections that this sets off need
         # not go through all that was there before: that took a fifth of the runner's time.
-        # A caller may have frozen the heap before; some interpreters begin with a few objects frozen.
+        # A caller may have frozen the heap; some interpreters begin with a few objects frozen.
         freezes = gc.get_freeze_count() < len(gc.get_objects())
         if freezes:
             gc.collect()
