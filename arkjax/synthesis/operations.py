@@ -5,8 +5,8 @@ agree on a step if both are the same, and contradict each other if only the subj
 answers have a form of their own reads its steps itself (`arkjax.tasks.problems.StepGrader`).
 Elsewhere the equations of a step are its subject and claim, left and right side; a step without
 equations is its own subject and claim, its words without capitals and marks, so that it can agree
-with another but not contradict it. The last step is about the answer, which the stage's parser has
-read.
+with another but not contradict it. The last step is about the answer, as the stage's parser has
+read it.
 """
 
 import collections
@@ -98,8 +98,8 @@ class StepReader:
         for start, end in cut:
             text = self.tokenizer.decode(call.gen_ids[start:end])
             subject, claim = (self.read and self.read(text)) or operation(text)
-            if end == cut[-1][1] and "answer" in call.parsed:
-                subject, claim = FINAL, call.parsed["answer"]
+            if end == cut[-1][1]:
+                subject, claim = FINAL, call.parsed.get("answer", claim)
             seen[subject] += 1
             if seen[subject] > 1:
                 subject += f"#{seen[subject]}"
