@@ -29,9 +29,10 @@ def corrective_pieces(
 
     The answers before and after are compared step by step; the wrong step is the first that
     differs. Where they have no step in common the whole answer before is the wrong step. The
-    objection is what the objector says on that very subject; of one that states no answer of its
-    own, such as a critic, all it says. Where that is word for word the corrected step, it is not
-    said twice. An objector who was not right has no words that are learned.
+    objection is the step in which an objector who was right makes the corrected claim; of one that
+    states no answer of its own, such as a critic, all it says. Where it is the corrected step, to the word or
+    in a task whose steps have a form of their own, it is not said twice. Who was not right either
+    is not quoted.
 
     Args:
       call: the right answer, finished.
@@ -59,35 +60,30 @@ def corrective_pieces(
     else:
         shown = [*map(of_step, after[:same]), of_step(wrong, 0.0)]
     rest = [*map(of_step, after[same:]), closing(after[-1])]
-    objection = _objection(correction, wrong, accepted, reader, preferred)
-    if objection and objection[0].ids == after[same].ids:
-        objection = []
+    objection = _objection(correction, after[same], accepted, reader, preferred)
     pieces = [*shown, Piece(tuple(connecting)), *objection, *rest]
     return pieces, same if aligned else None
 
 
 def _objection(
     correction: Correction,
-    wrong: Step | None,
+    corrected: Step,
     accepted: Accepted,
     reader: StepReader,
     preferred: Collection[str],
 ) -> list[Piece]:
-    """What disagreed with the wrong step; nothing if no objector says anything about it."""
-    ranked = sorted(
-        correction.objections, key=lambda c: (not accepted(c), c.call_id not in preferred)
-    )
-    for objector in ranked:
+    """What disagreed with the wrong step; nothing if nobody has anything to add."""
+    for objector in sorted(correction.objections, key=lambda c: c.call_id not in preferred):
         steps = reader(objector)
         if not steps:
             continue
-        weight = 1.0 if accepted(objector) else 0.0
         if "answer" not in objector.parsed:
             # A critic states no answer that could be right; what it says was heeded.
             return [of_call(objector, 0, steps[-1].end)]
-        if wrong is None or wrong.subject == FINAL:
-            return [of_step(steps[-1], weight)]
-        for step in steps:
-            if step.subject == wrong.subject and step.claim != wrong.claim:
-                return [of_step(step, weight)]
+        if not accepted(objector):
+            continue
+        said = next((step for step in steps if step.key == corrected.key), None)
+        if said is not None:
+            again = said.ids == corrected.ids or reader.read is not None
+            return [] if again else [of_step(said)]
     return []
