@@ -14,7 +14,7 @@ from arkjax.sharding import MeshConfig, ShardingRules
 from arkjax.storage import added
 from arkjax.synthesis.contexts import ContextConfig
 from arkjax.synthesis.selection import SelectionConfig
-from arkjax.synthesis.strategies import STRATEGIES, strategy
+from arkjax.synthesis.strategies import PHASES, Strategy, stack, strategy
 from arkjax.tasks.embedded_world import WorldConfig
 from arkjax.teams.fields import unknown_name
 from arkjax.teams.spec import TeamSpec
@@ -88,6 +88,10 @@ class StudentConfig:
       lora: adapters, which are trained in place of the base model's weights and merged at the end;
         None trains all weights.
       base_quantization: how the base model is kept under adapters while they are trained.
+      strategy: names of the phases of the one student that is trained in place of
+        `RunConfig.students`, such as ("rsft",) or ("rsft", "da"); empty leaves it at these.
+      held_out: problems of the split "validation" on which a student is measured at every
+        checkpoint, so that its best weights are kept; 0 keeps those of the last step.
     """
 
     row_length: int
@@ -95,12 +99,21 @@ class StudentConfig:
     objective: Objective
     lora: Lora | None = None
     base_quantization: Quantization = "none"
+    strategy: tuple[str, ...] = added(())
+    held_out: int = added(0)
 
     def __post_init__(self) -> None:
         if self.base_quantization != "none" and self.lora is None:
             raise ConfigError(
                 f"student.base_quantization is {self.base_quantization!r}, but student.lora is "
                 "None: quantised weights cannot be trained; give adapters, or set it to 'none'"
+            )
+        if self.held_out < 0:
+            raise ConfigError(f"student.held_out is {self.held_out}: it is 0 or more problems")
+        if self.train.patience and not self.held_out:
+            raise ConfigError(
+                f"student.train.patience is {self.train.patience}, but student.held_out is 0: "
+                "training stops early by its accuracy on held-out problems; say how many"
             )
 
 
@@ -202,19 +215,25 @@ class RunConfig:
     chat_variables: Mapping[str, Any] = added({})
 
     def __post_init__(self) -> None:
+        if self.student.strategy:
+            # The same run by another name.
+            only = stack(self.student.strategy).student
+            object.__setattr__(self, "students", (only,))
+            plain = dataclasses.replace(self.student, strategy=())
+            object.__setattr__(self, "student", plain)
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ConfigError(f"config.seeds is {self.seeds}: give distinct seeds, 0 or more")
         if not self.students or len(set(self.students)) != len(self.students):
             raise ConfigError(f"config.students is {self.students}: name each student once")
         for name in self.students:
-            strategy(name)
+            strategy(name)  # Says so if there is none.
         if self.sample.problems < 1:
             raise ConfigError(
                 f"config.sample.problems is {self.sample.problems}: the team needs at least one"
             )
         if not self.evaluation.splits or self.evaluation.limit < 0:
             raise ConfigError("config.evaluation: name at least one split; limit is 0 or more")
-        reserved = {BASE, POLICY, *STRATEGIES}
+        reserved = {BASE, POLICY, *(Strategy((phase,)).student for phase in PHASES.values())}
         for kind, names, others in (
             ("remotes", self.remotes, reserved),
             ("models", self.models, reserved | set(self.remotes)),
@@ -273,7 +292,7 @@ class RunConfig:
                 f"log-probabilities of the team's model, which {others[0]!r} does not give: name "
                 "'flips' alone"
             )
-        learned = [name for name in self.students if strategy(name).logits]
+        learned = [n for n in self.students if any(p.needs_teacher for p in strategy(n).phases)]
         if others and learned:
             raise ConfigError(
                 f"config.students: {learned[0]} is held to the distributions of the team's model, "

@@ -28,7 +28,7 @@ from arkjax.sampling.remotes import max_active
 from arkjax.sharding import make_mesh
 from arkjax.storage import content_hash
 from arkjax.synthesis.attribution import attribute
-from arkjax.synthesis.strategies import STRATEGIES, Strategy
+from arkjax.synthesis.strategies import Dataset, Strategy, with_prefixes
 from arkjax.tasks import embedded_world, registry
 from arkjax.tasks.problems import Problem
 from arkjax.teams import library
@@ -136,8 +136,14 @@ class Session:
 
     @property
     def strategies(self) -> dict[str, Strategy]:
-        """The students of this run."""
-        return {name: STRATEGIES[name] for name in self.config.students}
+        """The students of this run, and those that others of them begin with, in order."""
+        return with_prefixes(self.config.students)
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        """What the students learn from, by name."""
+        phases = [strategy.last for strategy in self.strategies.values()]
+        return {phase.dataset.name: phase.dataset for phase in phases}
 
     def check(self, stages: Collection[str]) -> None:
         """Find now what would otherwise stop the run after hours of work.
