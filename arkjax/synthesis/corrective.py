@@ -77,8 +77,8 @@ def _objection(
         steps = reader(objector)
         if not steps:
             continue
-        if "answer" not in objector.parsed:
-            # A critic states no answer that could be right; what it says was heeded.
+        if "answer" not in objector.parsed and objector.parse_ok:
+            # Nobody asked a critic for an answer that could be right; what it says was heeded.
             return [of_call(objector, 0, steps[-1].end)]
         if not accepted(objector):
             continue

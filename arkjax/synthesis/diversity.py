@@ -30,12 +30,10 @@ def step_distance(reader: StepReader) -> Distance:
 
     Answers that work out the same in the same order are alike, whatever their words.
     """
-    known: dict[str, list[tuple[str, str]]] = {}
+    reader = reader.remembering()
 
     def keys(call: Call) -> list[tuple[str, str]]:
-        if call.call_id not in known:
-            known[call.call_id] = [step.key for step in reader(call)]
-        return known[call.call_id]
+        return [step.key for step in reader(call)]
 
     return lambda a, b: sequence_distance(keys(a), keys(b))
 

@@ -71,12 +71,14 @@ class StepReader:
       kind: how answers are cut; see `step_ends`.
       read: subject and claim of a step's text, or None to read it as any other text.
       end_ids: tokens that end an answer; None takes the tokenizer's.
+      known: the steps of calls that were read before, by call id; None keeps none.
     """
 
     tokenizer: Tokenizer
     kind: StepKind = "auto"
     read: ReadStep | None = None
     end_ids: Collection[int] | None = None
+    known: dict[str, list[Step]] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -90,8 +92,19 @@ class StepReader:
         read = grader.read_step if isinstance(grader, StepGrader) else None
         return cls(tokenizer, kind, read, end_ids)
 
+    def remembering(self) -> "StepReader":
+        """The same reader with a memory of its own, for the calls of a few problems."""
+        return dataclasses.replace(self, known={})
+
     def __call__(self, call: Call) -> list[Step]:
         """The steps of a call, in order; none if it said nothing."""
+        if self.known is None:
+            return self._read(call)
+        if call.call_id not in self.known:
+            self.known[call.call_id] = self._read(call)
+        return self.known[call.call_id]
+
+    def _read(self, call: Call) -> list[Step]:
         cut = spans(step_ends(call.gen_ids, self.tokenizer, self.kind, self.end_ids))
         seen: collections.Counter[str] = collections.Counter()
         steps = []
