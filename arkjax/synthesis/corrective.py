@@ -30,9 +30,9 @@ def corrective_pieces(
     The answers before and after are compared step by step; the wrong step is the first that
     differs. Where they have no step in common the whole answer before is the wrong step. The
     objection is the step in which an objector who was right makes the corrected claim; of one that
-    states no answer of its own, such as a critic, all it says. Where it is the corrected step, to the word or
-    in a task whose steps have a form of their own, it is not said twice. Who was not right either
-    is not quoted.
+    states no answer of its own, such as a critic, all it says. Where it is the corrected step, to
+    the word or in a task whose steps have a form of their own, it is not said twice. Who was not
+    right either is not quoted.
 
     Args:
       call: the right answer, finished.
@@ -77,8 +77,8 @@ def _objection(
         steps = reader(objector)
         if not steps:
             continue
-        if "answer" not in objector.parsed:
-            # A critic states no answer that could be right; what it says was heeded.
+        if "answer" not in objector.parsed and objector.parse_ok:
+            # Nobody asked a critic for an answer that could be right; what it says was heeded.
             return [of_call(objector, 0, steps[-1].end)]
         if not accepted(objector):
             continue

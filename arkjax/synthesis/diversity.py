@@ -30,30 +30,24 @@ def step_distance(reader: StepReader) -> Distance:
 
     Answers that work out the same in the same order are alike, whatever their words.
     """
-    known: dict[str, list[tuple[str, str]]] = {}
+    reader = reader.remembering()
 
     def keys(call: Call) -> list[tuple[str, str]]:
-        if call.call_id not in known:
-            known[call.call_id] = [step.key for step in reader(call)]
-        return known[call.call_id]
+        return [step.key for step in reader(call)]
 
     return lambda a, b: sequence_distance(keys(a), keys(b))
 
 
 def hidden_distance(calls: Sequence[Call], embedded: np.ndarray) -> Distance:
-    """Cosine distance, in [0, 2], of what the calls `[N]` are embedded as, `[N, D]`.
+    """Euclidean distance of what the calls are embedded as, `[N, D]`.
 
-    The mean of all of them is taken off first: hidden states share a large component, beside which
-    no two answers differ. A call that is that mean is at distance 1 from every other.
+    What all answers have in common, and in hidden states that is much, cancels out.
     """
-    centred = np.asarray(embedded, np.float64)
-    centred = centred - centred.mean(0) if len(centred) else centred
-    norms = np.linalg.norm(centred, axis=1, keepdims=True)
-    units = centred / np.where(norms > 0, norms, 1.0)
     place = {call.call_id: i for i, call in enumerate(calls)}
+    embedded = np.asarray(embedded, np.float64)
 
     def between(a: Call, b: Call) -> float:
-        return float(1.0 - units[place[a.call_id]] @ units[place[b.call_id]])
+        return float(np.linalg.norm(embedded[place[a.call_id]] - embedded[place[b.call_id]]))
 
     return between
 
@@ -65,8 +59,7 @@ def most_diverse(calls: Sequence[Call], k: int, between: Distance = distance) ->
     the earlier in the list where distances are equal (Gonzalez 1985: within a factor of two of the
     best spread, if the distance is a metric).
     """
-    chosen = list(calls[:1])
-    rest = list(calls[1:])
+    chosen, rest = list(calls[:1]), list(calls[1:])
     spread = [between(call, chosen[0]) for call in rest] if k > 1 else []
     while rest and len(chosen) < k:
         at = spread.index(max(spread))

@@ -24,14 +24,16 @@ FINAL = "answer"
 
 ReadStep = Callable[[str], tuple[str, str] | None]
 
-# Bounded, so that no text takes more than a constant time a character.
+# Numbers, variables of one letter, and what joins them. Bounded, so that no text takes more than a
+# constant time a character.
+_TERM = r"[0-9()+\-*/^%$ \u00d7\u00f7\u00b7\u2212]|\.(?=[0-9])|(?<![^\W\d_])[a-z](?![^\W\d_])"
 _EQUATION = re.compile(
-    r"([0-9(\-$][0-9a-z.,()+\-*/^%$ \u00d7\u00f7\u00b7\u2212]{0,80})="
+    rf"((?:[0-9(\-$\u2212]|(?<![^\W\d_])[a-z](?![^\W\d_]))(?:{_TERM}){{0,80}})="
     r"[ ]?([-\u2212$]{0,2}[0-9][0-9.,/]{0,30})"
 )
 _THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 _NUMBERED = re.compile(r"^[ \t*#>-]{0,8}(?:(?:step[ ])?[0-9]{1,3}[.):][ \t*]{1,4})?", re.IGNORECASE)
-_MARKS = re.compile(r"[^\w+\-*/^=<>%.]+|\.(?![0-9])|_+")
+_MARKS = re.compile(r"[^\w%.+-]+|\.(?![0-9])|[+-](?![0-9])|_+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +73,14 @@ class StepReader:
       kind: how answers are cut; see `step_ends`.
       read: subject and claim of a step's text, or None to read it as any other text.
       end_ids: tokens that end an answer; None takes the tokenizer's.
+      known: the steps of calls that were read before, by call id; None keeps none.
     """
 
     tokenizer: Tokenizer
     kind: StepKind = "auto"
     read: ReadStep | None = None
     end_ids: Collection[int] | None = None
+    known: dict[str, list[Step]] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -90,8 +94,19 @@ class StepReader:
         read = grader.read_step if isinstance(grader, StepGrader) else None
         return cls(tokenizer, kind, read, end_ids)
 
+    def remembering(self) -> "StepReader":
+        """The same reader with a memory of its own, for the calls of a few problems."""
+        return dataclasses.replace(self, known={})
+
     def __call__(self, call: Call) -> list[Step]:
         """The steps of a call, in order; none if it said nothing."""
+        if self.known is None:
+            return self._read(call)
+        if call.call_id not in self.known:
+            self.known[call.call_id] = self._read(call)
+        return self.known[call.call_id]
+
+    def _read(self, call: Call) -> list[Step]:
         cut = spans(step_ends(call.gen_ids, self.tokenizer, self.kind, self.end_ids))
         seen: collections.Counter[str] = collections.Counter()
         steps = []
@@ -109,7 +124,7 @@ class StepReader:
 
 def operation(text: str) -> tuple[str, str]:
     """Subject and claim of a step in any text: its equations, or else all its words."""
-    plain = _THOUSANDS.sub("", text)
+    plain = _THOUSANDS.sub("", _NUMBERED.sub("", text.strip(), count=1))
     equations = _EQUATION.findall(plain.casefold())
     if equations:
         sides = zip(*equations, strict=True)
@@ -121,7 +136,8 @@ def operation(text: str) -> tuple[str, str]:
 
 def normalized(text: str) -> str:
     """The words of a step without capitals, numbering, marks and white space around them."""
-    return " ".join(_MARKS.sub(" ", _NUMBERED.sub("", text.strip()).casefold()).split())
+    plain = _NUMBERED.sub("", text.strip(), count=1).casefold()
+    return " ".join(_MARKS.sub(" ", plain).split())
 
 
 def sequence_distance(a: Sequence, b: Sequence) -> float:

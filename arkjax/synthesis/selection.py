@@ -253,7 +253,9 @@ def choose(
         ]
         between = _between([distinct for _, distinct in found], config, reader, embed)
         for candidates, distinct in found:
-            calls = most_diverse(distinct, config.max_traces, between)
+            # Where there is nothing to choose, no model was asked.
+            by = between if _is_chosen_of(distinct, config) else distance
+            calls = most_diverse(distinct, config.max_traces, by)
             counts.beyond_limit += len(distinct) - len(calls)
             counts.passed("limit", len(distinct), len(calls))
             traces = tuple(
@@ -274,9 +276,13 @@ def _between(
         return step_distance(reader)
     if config.diversity == "ngrams":
         return distance
-    # Only where there is something to choose is a model asked.
-    calls = [call for some in of_problems if len(some) > config.max_traces > 1 for call in some]
+    calls = [call for some in of_problems if _is_chosen_of(some, config) for call in some]
     return hidden_distance(calls, embed(calls)) if calls else distance
+
+
+def _is_chosen_of(distinct: Sequence[Call], config: SelectionConfig) -> bool:
+    """Whether some of a problem's traces have to be left out, and not all but the first."""
+    return config.diversity != "hidden" or len(distinct) > config.max_traces > 1
 
 
 def _candidates(

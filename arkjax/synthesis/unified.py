@@ -126,7 +126,9 @@ class Unifier:
         for one in chosen:
             answer = team_answers.get(one.problem_id)
             accepted = acceptance(self.grader, self.config.gate, answer)
-            made += self._of_problem(one, answer, accepted, reader, connecting, counts)
+            made += self._of_problem(
+                one, answer, accepted, reader.remembering(), connecting, counts
+            )
         made = self._filtered(made, counts)
         counts.problems_kept = len({_problem(one) for one in made})
         counts.corrective = sum(one.corrective for one in made)
