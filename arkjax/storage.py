@@ -7,6 +7,7 @@ the disk and renamed.
 import contextlib
 import dataclasses
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -185,6 +186,12 @@ def remove_leftovers(directory: Path) -> None:
         for name in [name for name in (*folders, *files) if ASIDE in name and name[0] == "."]:
             remove(Path(folder, name))
         folders[:] = [name for name in folders if ASIDE not in name]
+
+
+def remove_leftovers_of(path: Path) -> None:
+    """Delete what a killed process was still writing aside of `path`, and nothing of others."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name[:100])}{ASIDE}*"):
+        remove(leftover)
 
 
 def sha256_file(path: str | os.PathLike) -> str:

@@ -7,6 +7,7 @@ import pytest
 from arkjax.distillation.objective import Objective
 from arkjax.distillation.rows import batch, order
 from arkjax.distillation.tape import Tape, write_tape
+from arkjax.distillation.tape_format import TapeFormat
 from arkjax.models.placement import init_model
 from arkjax.sharding import ShardingRules
 from arkjax.training import loop
@@ -43,16 +44,16 @@ def live(rows, prompts, teacher_of, mesh_of):
 
 
 def tape_of(path, rows, prompts, teacher, k):
-    scorer = tape_scorer(teacher, rows, prompts, PROMPT_ROW, k, 1.0)
+    kept = TapeFormat(k=k, dtype="float32")
+    live = live_teacher(teacher, rows, prompts, PROMPT_ROW)
     write_tape(
         path,
         rows,
-        scorer,
+        tape_scorer(live, rows, kept),
+        kept,
         teacher_id="teacher",
-        k=k,
         vocab_size=teacher.config.vocab_size,
         batch_rows=4,
-        dtype="float32",
     )
     return Tape.open(path, rows)
 
