@@ -156,7 +156,7 @@ FULL = """
 
     place, whole, rows = Path(sys.argv[1]) / "tape", Path(sys.argv[2]), make_rows(200, 16)
     ballast = place.parent / "ballast"
-    ballast.write_bytes(bytes(64 * 1024))
+    ballast.write_bytes(bytes(560 * 1024))
     for kind, kept in FORMATS.items():
         try:
             write(place / kind, rows, tape_format=kept, shard_rows=40)
@@ -177,7 +177,7 @@ def test_a_file_system_without_space(tmp_path):
     (tmp_path / "full.py").write_text(textwrap.dedent(FULL))
     places = [str(Path(arkjax.__file__).parents[1]), str(Path(__file__).parent)]
     inside = (
-        f"mount -t tmpfs -o size=160k none {disk} && "
+        f"mount -t tmpfs -o size=600k none {disk} && "
         f"exec {sys.executable} {tmp_path / 'full.py'} {disk} {tmp_path / 'whole'}"
     )
     done = subprocess.run(
