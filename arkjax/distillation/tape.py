@@ -41,6 +41,7 @@ from arkjax.distillation.targets import HiddenTarget, SampledTarget, TapeTarget
 from arkjax.errors import ConfigError, DataError, StaleArtifactError
 from arkjax.storage import (
     content_hash,
+    remove_leftovers,
     remove_leftovers_of,
     storage_errors,
     write_directory_atomic,
@@ -253,12 +254,14 @@ def write_tape(
     }
     written = _begin(path, meta)
     hashed = content_hash(written)
+    own = range(process_index, -(-rows.num_rows // shard_rows), process_count)
     if process_count == 1:
-        remove_leftovers_of(path / "meta.json")
-    for shard in range(process_index, -(-rows.num_rows // shard_rows), process_count):
+        remove_leftovers(path)
+    else:
+        remove_leftovers_of(path, {_shard_path(path, shard).name for shard in own})
+    for shard in own:
         indices = np.arange(shard * shard_rows, min((shard + 1) * shard_rows, rows.num_rows))
         place = _shard_path(path, shard)
-        remove_leftovers_of(place)
         if not _is_whole(path, shard, hashed):
             if "tape_kind" not in written:
                 raise StaleArtifactError(

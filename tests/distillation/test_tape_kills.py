@@ -21,7 +21,8 @@ from .tapes import FORMATS, Teacher, arrays_of, make_rows, write
 pytestmark = pytest.mark.fast
 
 KILLS = 8
-# Forked for every attempt, since starting Python takes longer than what it does here.
+# Forked for every attempt, since starting Python takes longer than what it does here. A line is one
+# write, so that two processes do not mix theirs.
 WRITER = """
     import os, sys
     from tapes import FORMATS, make_rows, write
@@ -31,16 +32,16 @@ WRITER = """
         place, kind, host, hosts = line.split()
         child = os.fork()
         if not child:
-            print("began", os.getpid(), flush=True)
+            os.write(1, f"began {os.getpid()}\\n".encode())
             write(
                 __import__("pathlib").Path(place), rows, tape_format=FORMATS[kind], shard_rows=4,
                 process_index=int(host), process_count=int(hosts),
             )
-            print("ended", flush=True)
+            os.write(1, b"ended\\n")
             os._exit(0)
         if hosts == "1":
             os.waitpid(child, 0)
-            print("gone", flush=True)
+            os.write(1, b"gone\\n")
     while True:
         try:
             os.wait()
