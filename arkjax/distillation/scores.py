@@ -10,14 +10,17 @@ import jax.numpy as jnp
 
 from arkjax.distillation.chunks import Chunk, for_each_chunk
 from arkjax.distillation.divergences import coarsen, log_distribution
-from arkjax.distillation.targets import HiddenTarget, SampledTarget, TapeTarget, Target
-from arkjax.distillation.token_loss import teacher_logits
+from arkjax.distillation.targets import HiddenTarget, MixtureTarget, SampledTarget, TapeTarget
+from arkjax.distillation.teacher_logits import shut_out, teacher_logits
+from arkjax.distillation.vocabulary import Vocabulary
 from arkjax.errors import ConfigError
 from arkjax.sampling.draws import choose
 
+Dense = HiddenTarget | MixtureTarget
+
 
 def linear_top_k(
-    target: HiddenTarget,
+    target: Dense,
     mask: jax.Array,
     *,
     k: int,
@@ -61,7 +64,7 @@ def linear_top_k(
 
 
 def linear_draws(
-    target: HiddenTarget,
+    target: Dense,
     mask: jax.Array,
     rows: jax.Array,
     *,
@@ -104,6 +107,29 @@ def linear_draws(
     shape = (*mask.shape, draws)
     weights = counts.astype(jnp.float32) / draws
     return SampledTarget(ids.reshape(shape), weights.reshape(shape), kd_temperature, target.gate)
+
+
+def linear_hidden(target: Dense) -> HiddenTarget:
+    """A target as one hidden state a token, which exists where logits are linear in hidden states.
+
+    Raises:
+      ConfigError: the target is an arithmetic mixture, or its logits are soft-capped, so that a mean
+        of hidden states is not its mixture.
+    """
+    if isinstance(target, HiddenTarget):
+        return target
+    if target.hidden.shape[-2] == 1:
+        return HiddenTarget(target.hidden[..., 0, :], target.head, target.soft_cap, target.gate)
+    if target.mixture != "geometric" or target.soft_cap is not None:
+        raise ConfigError(
+            "the mean hidden state of several contexts is neither an arithmetic mixture nor one "
+            "of soft-capped logits: take a tape of kind 'top_k' or 'sampled', or one context"
+        )
+    weights = target.weights.astype(jnp.float32)[..., None]
+    # A context without a share may hold anything.
+    shares = jnp.where(weights != 0, weights * target.hidden.astype(jnp.float32), 0.0)
+    mean = shares.sum(axis=-2).astype(target.hidden.dtype)
+    return HiddenTarget(mean, target.head, None, target.gate)
 
 
 def draw_words(seed: int, rows: jax.Array, positions: jax.Array, draws: int) -> jax.Array:
@@ -165,19 +191,25 @@ def count_tokens(tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
     return zeros.at[line, slot].set(tokens), zeros.at[line, slot].add(1)
 
 
-def _log_distribution(target: Target, kd_temperature: float, vocab_size: int) -> jax.Array:
+def _log_distribution(target: Dense, kd_temperature: float, vocab_size: int) -> jax.Array:
     """Log-probabilities `[C, V]` of C tokens."""
-    return log_distribution(teacher_logits(target, vocab_size), kd_temperature)
+    vocabulary = Vocabulary()
+
+    def finish(z: jax.Array) -> jax.Array:
+        return shut_out(z, vocabulary, vocab_size)
+
+    # The logits are over the temperature already.
+    return log_distribution(teacher_logits(target, kd_temperature, vocabulary, finish))
 
 
-def _flatten(target: Target, mask: jax.Array) -> tuple[Target, jax.Array]:
+def _flatten(target: Dense, mask: jax.Array) -> tuple[Dense, jax.Array]:
     def flat(x: jax.Array) -> jax.Array:
         return x.reshape((-1, *x.shape[mask.ndim :]))
 
     return target.map_tokens(flat), mask.ravel()
 
 
-def _vocabulary(target: HiddenTarget, vocab_size: int | None) -> int:
+def _vocabulary(target: Dense, vocab_size: int | None) -> int:
     width = target.head.shape[1]
     if vocab_size is None:
         return width

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from arkjax.distillation.rows import Rows, batch
-from arkjax.distillation.scores import linear_draws, linear_top_k
+from arkjax.distillation.scores import Dense, linear_draws, linear_hidden, linear_top_k
 from arkjax.distillation.tape import ScoreFn
-from arkjax.distillation.tape_format import TapeFormat
+from arkjax.distillation.tape_format import Recorded, TapeFormat
 from arkjax.distillation.targets import HiddenTarget
 from arkjax.distillation.teacher import mixture_target, teacher_batch
 from arkjax.models.transformer import Transformer
@@ -49,7 +49,7 @@ def live_teacher(
 
 
 def tape_scorer(
-    teacher: Callable[[np.ndarray], HiddenTarget],
+    teacher: Callable[[np.ndarray], Dense],
     rows: Rows,
     tape_format: TapeFormat,
     *,
@@ -69,10 +69,9 @@ def tape_scorer(
       chunk_tokens: positions whose logits exist at once.
 
     Raises:
-      ConfigError: the format asks for more tokens than the vocabulary has.
+      ConfigError: the format asks for more tokens than the vocabulary has, or for hidden states of
+        a mixture that no mean of them is; raised when rows are scored.
     """
-    if tape_format.kind == "hidden":
-        return teacher
     common = {
         "kd_temperature": tape_format.kd_temperature,
         "chunk_size": chunk_tokens,
@@ -80,14 +79,17 @@ def tape_scorer(
     }
 
     @jax.jit
-    def record(target: HiddenTarget, mask: np.ndarray, indices: np.ndarray):
+    def record(target: Dense, mask: np.ndarray, indices: np.ndarray):
         if tape_format.kind == "top_k":
             return linear_top_k(target, mask, k=tape_format.k, **common)
         n, seed = tape_format.draws, tape_format.seed
         return linear_draws(target, mask, indices, draws=n, seed=seed, **common)
 
-    def score(indices: np.ndarray):
+    def score(indices: np.ndarray) -> Recorded:
+        target = teacher(indices)
+        if tape_format.kind == "hidden":
+            return linear_hidden(target)
         weights = batch(rows, indices).weights
-        return record(teacher(indices), weights, np.asarray(indices, np.uint32))
+        return record(target, weights, np.asarray(indices, np.uint32))
 
     return score
