@@ -36,6 +36,7 @@ from arkjax.distillation.tape_format import (
     decode,
     empty_columns,
     encode,
+    widened,
 )
 from arkjax.distillation.targets import HiddenTarget, SampledTarget, TapeTarget
 from arkjax.errors import ConfigError, DataError, StaleArtifactError
@@ -162,7 +163,7 @@ class Tape:
                 columns[name][at, mask] = values
         if self.kind == "hidden":
             # As a live teacher's: the product with the head is made in the dtype of hidden states.
-            columns["hidden"] = columns["hidden"].astype(head.dtype)
+            columns["hidden"] = widened(columns["hidden"], head.dtype)
             return HiddenTarget(**columns, head=head, soft_cap=self._soft_cap)
         made = TapeTarget if self.kind == "top_k" else SampledTarget
         return made(**columns, kd_temperature=self.meta["kd_temperature"])

@@ -10,7 +10,7 @@ import pytest
 from arkjax.distillation.arrays import save_arrays, write_meta
 from arkjax.distillation.rows import batch
 from arkjax.distillation.tape import Tape
-from arkjax.distillation.tape_format import TapeFormat
+from arkjax.distillation.tape_format import TapeFormat, rounded, widened
 from arkjax.distillation.targets import SampledTarget
 from arkjax.errors import ConfigError, DataError, StaleArtifactError
 from arkjax.storage import content_hash
@@ -353,6 +353,21 @@ def test_formats_that_cannot_be(tmp_path, rows):
             TapeFormat(**fields)
     with pytest.raises(ConfigError, match="k is 51"):
         write(tmp_path, rows, tape_format=TapeFormat(k=51))
+
+
+def test_bfloat16_is_rounded_as_others_round_it():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 2**32, 100_000, np.uint32).view(np.float32)
+    edges = [0.0, -0.0, np.inf, -np.inf, np.nan, 3.4e38, -3.4e38, 1.00390625, 1.01171875, 1e-40]
+    x = np.concatenate([x, np.array(edges, np.float32)])
+    with np.errstate(all="ignore"):
+        expected = x.astype(ml_dtypes.bfloat16)
+    found = rounded(x, "bfloat16").view(ml_dtypes.bfloat16)
+    number = ~np.isnan(x)
+    np.testing.assert_array_equal(found.view(np.uint16)[number], expected.view(np.uint16)[number])
+    assert np.isnan(found[~number].astype(np.float32)).all()
+    back = widened(expected, np.dtype(np.float32))
+    np.testing.assert_array_equal(back, expected.astype(np.float32))
 
 
 def test_more_than_255_draws(tmp_path, rows):
