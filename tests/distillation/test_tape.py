@@ -148,6 +148,22 @@ def test_garbage_at_positions_without_weight_is_not_kept(tmp_path, rows, kind):
 
 
 @every_kind
+def test_rows_that_predict_nothing_take_no_room_and_hold_zeros(tmp_path, kind):
+    rows = make_rows()
+    weights = np.array(rows.loss_weights)
+    weights[[0, *range(5, 10)]] = 0
+    rows = dataclasses.replace(rows, loss_weights=weights)
+    write(tmp_path, rows, tape_format=FORMATS[kind])
+    tape = Tape.open(tmp_path, rows)
+    every = np.arange(rows.num_rows)
+    assert tape.predicted == (batch(rows, every).weights != 0).sum()
+    found = dense(tape.targets(every, head_of(kind)))
+    name = {"top_k": "top_logprobs", "sampled": "weights", "hidden": "hidden"}[kind]
+    numbers = found[name].astype(np.float32)
+    assert not numbers[[0, 5, 9]].any() and numbers[[1, 4, 10]].any(axis=(1, 2)).all()
+
+
+@every_kind
 def test_an_interrupted_writer_goes_on_where_it_stopped(tmp_path, rows, kind):
     class Interrupted(Teacher):
         def __call__(self, indices):
