@@ -1,7 +1,7 @@
 """What a tape keeps of each predicted position, and how it looks on the disk.
 
-Only positions that predict something are written, one after the other. In a shard of n rows with P
-such positions:
+Only positions that predict something, and whose gate is not 0, are written, one after the other.
+In a shard of n rows with P such positions:
 
     predicted.npy     [n, ceil(T / 8)] uint8, a bit a position, the lowest first
     starts.npy        [n + 1] int64, row r has the positions starts[r] to starts[r + 1]

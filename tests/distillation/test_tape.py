@@ -68,6 +68,9 @@ def test_every_kind_gives_back_what_the_teacher_said(tmp_path, rows, kind, gate)
     indices = np.array([3, rows.num_rows - 1, 0, 3, 7])
     target, said = tape.targets(indices, head_of(kind)), Teacher(rows, kind, gate)(indices)
     valid = batch(rows, indices).weights != 0
+    if gate:
+        np.testing.assert_array_equal(target.gate[valid], said.gate[valid])
+        valid &= said.gate != 0
     assert type(target) is type(said)
     # One structure on all steps: a jitted step is compiled once.
     other = tape.targets(np.arange(5), head_of(kind))
@@ -130,17 +133,20 @@ def test_how_rows_are_batched_leaves_no_trace(tmp_path, rows, kind):
 
 
 @every_kind
-def test_garbage_at_positions_without_weight_is_not_kept(tmp_path, rows, kind):
+def test_garbage_without_weight_or_behind_a_closed_gate_is_not_kept(tmp_path, rows, kind):
     def teacher(indices):
         said = Teacher(rows, kind, gate=True)(indices)
-        invalid = batch(rows, indices).weights == 0
+        weightless = batch(rows, indices).weights == 0
+        closed = said.gate == 0
+        assert (closed & ~weightless).any()
 
         def spoil(x):
             x = np.array(x)
-            x[invalid] = -1 if x.dtype.kind == "i" else np.nan
+            x[weightless | closed] = -1 if x.dtype.kind == "i" else np.nan
             return x
 
-        return said.map_tokens(spoil)
+        gate = np.where(weightless, np.float32(np.nan), said.gate)
+        return dataclasses.replace(said.map_tokens(spoil), gate=gate)
 
     write(tmp_path / "spoilt", rows, teacher, FORMATS[kind])
     write(tmp_path / "clean", rows, Teacher(rows, kind, gate=True), FORMATS[kind])
