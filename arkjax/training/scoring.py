@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from arkjax.distillation.chunked import linear_logprobs
 from arkjax.distillation.rows import Rows, batch
+from arkjax.distillation.scores import Dense, linear_draws, linear_hidden, linear_top_k
 from arkjax.distillation.tape import ScoreFn
+from arkjax.distillation.tape_format import Recorded, TapeFormat
 from arkjax.distillation.targets import HiddenTarget
 from arkjax.distillation.teacher import mixture_target, teacher_batch
 from arkjax.models.transformer import Transformer
@@ -48,37 +50,49 @@ def live_teacher(
 
 
 def tape_scorer(
-    model: Transformer,
+    teacher: Callable[[np.ndarray], Dense],
     rows: Rows,
-    prompts: Prompts,
-    row_length: int,
-    top_k: int,
-    kd_temperature: float,
+    tape_format: TapeFormat,
+    *,
+    vocab_size: int | None = None,
+    chunk_tokens: int = 256,
 ) -> ScoreFn:
-    """The same teacher for `distillation.tape.write_tape`: its k most probable tokens and the rest.
+    """A teacher as what a tape keeps of it: for `distillation.tape.write_tape`, or to train on.
+
+    Both are the same: what `Tape.targets` gives is what this function gave, rounded to the tape's
+    dtype, so a teacher of any kind can also be used without a file.
 
     Args:
-      model, rows, prompts, row_length: as of `live_teacher`.
-      top_k: k.
-      kd_temperature: of the probabilities.
+      teacher: gives the target of row indices, such as `live_teacher` makes.
+      rows: the student's rows.
+      tape_format: what is kept.
+      vocab_size: of the teacher, where its head is padded beyond; None: the whole head.
+      chunk_tokens: positions whose logits exist at once.
+
+    Raises:
+      ConfigError: the format asks for more tokens than the vocabulary has, or for hidden states of
+        a mixture that no mean of them is; raised when rows are scored.
     """
-    teacher = live_teacher(model, rows, prompts, row_length)
+    common = {
+        "kd_temperature": tape_format.kd_temperature,
+        "chunk_size": chunk_tokens,
+        "vocab_size": vocab_size,
+    }
 
     @jax.jit
-    def top(target: HiddenTarget, labels: np.ndarray, mask: np.ndarray):
-        scores = linear_logprobs(
-            target.hidden,
-            target.head,
-            labels,
-            mask=mask,
-            top_k=top_k,
-            kd_temperature=kd_temperature,
-            soft_cap=target.soft_cap,
-        )
-        return scores.top_ids, scores.top_logprobs, scores.log_tail
+    def record(target: Dense, mask: np.ndarray, indices: np.ndarray):
+        if target.gate is not None:
+            mask = jnp.where(target.gate != 0, mask, 0.0)
+        if tape_format.kind == "top_k":
+            return linear_top_k(target, mask, k=tape_format.k, **common)
+        n, seed = tape_format.draws, tape_format.seed
+        return linear_draws(target, mask, indices, draws=n, seed=seed, **common)
 
-    def score(indices: np.ndarray):
-        of_batch = batch(rows, indices)
-        return top(teacher(indices), of_batch.targets, of_batch.weights)
+    def score(indices: np.ndarray) -> Recorded:
+        target = teacher(indices)
+        if tape_format.kind == "hidden":
+            return linear_hidden(target)
+        weights = batch(rows, indices).weights
+        return record(target, weights, np.asarray(indices, np.uint32))
 
     return score
