@@ -1,6 +1,6 @@
 """The teacher at work: its distributions on the student's rows, under the team's prompts."""
 
-from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -8,49 +8,61 @@ import numpy as np
 from arkjax.distillation.chunked import linear_logprobs
 from arkjax.distillation.rows import Rows, batch
 from arkjax.distillation.tape import ScoreFn
-from arkjax.distillation.targets import HiddenTarget
-from arkjax.distillation.teacher import mixture_target, teacher_batch
+from arkjax.distillation.targets import HiddenTarget, MixtureTarget
 from arkjax.models.transformer import Transformer
+from arkjax.synthesis.contexts import ContextConfig, TeacherView, plain_view
+from arkjax.training.team_teacher import TeamTeacher, Views
 
-Prompts = Sequence[Sequence[Sequence[int]]]
+
+class LiveTeacher(NamedTuple):
+    """A teacher for `training.loop.train` that reads each batch as it comes.
+
+    Attributes:
+      team: what it costs and leaves out is in its `summary()`.
+      rows: the student's rows.
+      views: for each example.
+    """
+
+    team: TeamTeacher
+    rows: Rows
+    views: Views
+
+    def __call__(self, indices: np.ndarray) -> HiddenTarget | MixtureTarget:
+        """The team's distributions on rows `indices [B]`."""
+        return self.team.target(self.rows, indices, self.views)
 
 
 def live_teacher(
-    model: Transformer, rows: Rows, prompts: Prompts, row_length: int
-) -> Callable[[np.ndarray], HiddenTarget]:
-    """A teacher for `training.loop.train` that reads each batch as it comes.
+    model: Transformer,
+    rows: Rows,
+    views: Views,
+    row_length: int,
+    config: ContextConfig | None = None,
+    **settings: Any,
+) -> LiveTeacher:
+    """A teacher of these rows.
 
     Args:
       model: plays every context.
       rows: the student's rows.
-      prompts: for each example, the prompts under which the teacher reads its target; their
-        distributions are mixed geometrically.
+      views: for each example how the teacher sees it (`synthesis.contexts.teacher_views`), or the
+        prompts under which it reads its target.
       row_length: T of the rows that hold a prompt and a target.
+      config: how contexts are mixed and tokens gated; None: geometrically, and not at all.
+      settings: further ones of `TeamTeacher`.
     """
-    most = max(map(len, prompts))
-    config, mesh = model.config, model.mesh
-
-    @jax.jit
-    def hidden(weights, tokens, positions, segment_ids):
-        return Transformer(config, weights, mesh)(tokens, positions, segment_ids)
-
-    def target(indices: np.ndarray) -> HiddenTarget:
-        contexts = teacher_batch(rows, indices, prompts, row_length, num_contexts=most)
-
-        def hidden_fn(tokens, positions, segment_ids):
-            return hidden(model.arrays(), tokens, positions, segment_ids)
-
-        return mixture_target(
-            hidden_fn, contexts, model.head, soft_cap=config.logit_soft_cap or None
-        )
-
-    return target
+    views = [view if isinstance(view, TeacherView) else plain_view(view) for view in views]
+    of_all = {
+        "num_contexts": max(len(view.contexts) for view in views),
+        "gated": any(view.gate != 1 for view in views),
+    }
+    return LiveTeacher(TeamTeacher(model, row_length, config, **of_all | settings), rows, views)
 
 
 def tape_scorer(
     model: Transformer,
     rows: Rows,
-    prompts: Prompts,
+    prompts: Views,
     row_length: int,
     top_k: int,
     kd_temperature: float,
