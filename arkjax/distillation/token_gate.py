@@ -6,7 +6,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from arkjax.distillation.chunks import Chunk, for_each_chunk
 from arkjax.distillation.teacher import TeacherBatch
-from arkjax.distillation.token_loss import finish_logits, head_product
+from arkjax.distillation.teacher_logits import head_product
 from arkjax.sharding import BATCH_AXES
 
 # A share is a sum of few weights in fp32: the tolerance is for its rounding alone.
@@ -43,7 +43,9 @@ def linear_argmax(
         flat = hidden.reshape(-1, hidden.shape[-1])
 
         def step(chunk: Chunk, best: jax.Array) -> jax.Array:
-            z = finish_logits(head_product(chunk.read(flat), head), vocab_size)
+            z = head_product(chunk.read(flat), head)
+            # Masked, not cut: an uneven cut of a sharded axis would move it between devices.
+            z = jnp.where(jax.lax.broadcasted_iota(jnp.int32, z.shape, 1) < vocab_size, z, -jnp.inf)
             return chunk.write(best, jnp.argmax(z, axis=-1))
 
         none = jnp.zeros(flat.shape[0], jnp.int32)
