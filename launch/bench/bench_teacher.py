@@ -16,7 +16,8 @@ medians of the repeats:
 First it is checked that the whole teacher says what the definition does, from prompts that were
 read whole. The last line is one JSON object; `ratios` has `head`, head part over one head;
 `total`, the whole teacher over its trunk; `sharing`, the trunk over whole prompts over the shared
-one; and `heads`, K heads over the head part.
+one; and `heads`, K heads over the head part. Each is given of the wall clock and of processor
+time, which depends less on what else the machine does.
 """
 
 import argparse
@@ -106,17 +107,30 @@ def all_heads(teacher_hidden, contexts: TeacherBatch, head, labels, mask) -> jax
     return jnp.where(mask != 0, jax.lax.map(row, by_row), 0.0)
 
 
-def measure(programs: dict[str, Callable[[], jax.Array]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each program, all in turn; compiled before."""
+Times = dict[str, list[float]]
+
+
+def measure(programs: dict[str, Callable[[], jax.Array]], repeats: int) -> tuple[Times, Times]:
+    """Seconds of each program on the clock and of the processors, in turn; compiled before."""
     for program in programs.values():
         jax.block_until_ready(program())
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    clock: Times = {name: [] for name in programs}
+    processor: Times = {name: [] for name in programs}
     for _ in range(repeats):
         for name, program in programs.items():
-            started = time.perf_counter()
+            started, computed = time.perf_counter(), time.process_time()
             jax.block_until_ready(program())
-            seconds[name].append(time.perf_counter() - started)
-    return seconds
+            clock[name].append(time.perf_counter() - started)
+            processor[name].append(time.process_time() - computed)
+    return clock, processor
+
+
+def ratio(seconds: Times, a: str, b: str) -> dict[str, float]:
+    """Of the medians, and the least and most of single repeats."""
+    single = [x / y for x, y in zip(seconds[a], seconds[b], strict=True)]
+    of_medians = statistics.median(seconds[a]) / statistics.median(seconds[b])
+    values = {"median": of_medians, "least": min(single), "most": max(single)}
+    return {name: round(value, 3) for name, value in values.items()}
 
 
 def main() -> None:
@@ -166,7 +180,7 @@ def main() -> None:
     hidden = trunk(weights, contexts[True])
     alone = gather_hidden(hidden, contexts[True])
     rest = (contexts[True], head, labels, mask)
-    seconds = measure(
+    clock, processor = measure(
         {
             "trunk": functools.partial(trunk, weights, contexts[True]),
             "trunk_whole": functools.partial(trunk, weights, contexts[False]),
@@ -177,17 +191,12 @@ def main() -> None:
         },
         args.repeats,
     )
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-
-    def ratio(a: str, b: str) -> dict[str, float]:
-        parts = [x / y for x, y in zip(seconds[a], seconds[b], strict=True)]
-        return {"median": median[a] / median[b], "least": min(parts), "most": max(parts)}
-
-    ratios = {
-        "head": ratio("head_part", "one_head"),
-        "total": ratio("teacher", "trunk"),
-        "sharing": ratio("trunk_whole", "trunk"),
-        "heads": ratio("all_heads", "head_part"),
+    median = {name: statistics.median(values) for name, values in clock.items()}
+    pairs = {
+        "head": ("head_part", "one_head"),
+        "total": ("teacher", "trunk"),
+        "sharing": ("trunk_whole", "trunk"),
+        "heads": ("all_heads", "head_part"),
     }
     for name, value in median.items():
         print(f"{name:12} {value * 1e3:9.1f} ms")
@@ -205,9 +214,8 @@ def main() -> None:
             "tokens": {"shared": int(contexts[True].used), "whole": int(contexts[True].unshared)},
             "error": error,
         },
-        "ratios": {
-            name: {key: round(value, 3) for key, value in of.items()} for name, of in ratios.items()
-        },
+        "ratios": {name: ratio(clock, *pair) for name, pair in pairs.items()},
+        "processor_ratios": {name: ratio(processor, *pair) for name, pair in pairs.items()},
     }
     print(json.dumps(result))
 
