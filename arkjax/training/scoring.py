@@ -1,6 +1,7 @@
 """The teacher at work: its distributions on the student's rows, under the team's prompts."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,43 +11,107 @@ from arkjax.distillation.rows import Rows, batch
 from arkjax.distillation.scores import Dense, linear_draws, linear_hidden, linear_top_k
 from arkjax.distillation.tape import ScoreFn
 from arkjax.distillation.tape_format import Recorded, TapeFormat
-from arkjax.distillation.targets import HiddenTarget
-from arkjax.distillation.teacher import mixture_target, teacher_batch
 from arkjax.models.transformer import Transformer
+from arkjax.synthesis.contexts import ContextConfig, TeacherView
+from arkjax.training.team_teacher import TeamTeacher, Views
 
-Prompts = Sequence[Sequence[Sequence[int]]]
+
+class LiveTeacher(NamedTuple):
+    """A teacher for `training.supervised.train` that reads each batch as it comes.
+
+    Attributes:
+      team: what it costs and leaves out is in its `summary()`.
+      rows: the student's rows.
+      views: for each example.
+    """
+
+    team: TeamTeacher
+    rows: Rows
+    views: Views
+
+    def __call__(self, indices: np.ndarray) -> Dense:
+        """The team's distributions on rows `indices [B]`."""
+        return self.team.target(self.rows, indices, self.views)
 
 
 def live_teacher(
-    model: Transformer, rows: Rows, prompts: Prompts, row_length: int
-) -> Callable[[np.ndarray], HiddenTarget]:
-    """A teacher for `training.supervised.train` that reads each batch as it comes.
+    model: Transformer,
+    rows: Rows,
+    views: Views,
+    row_length: int,
+    config: ContextConfig | None = None,
+    **settings: Any,
+) -> LiveTeacher:
+    """A teacher of these rows.
 
     Args:
       model: plays every context.
       rows: the student's rows.
-      prompts: for each example, the prompts under which the teacher reads its target; their
-        distributions are mixed geometrically.
+      views: for each example how the teacher sees it (`synthesis.contexts.teacher_views`), or the
+        prompts under which it reads its target.
       row_length: T of the rows that hold a prompt and a target.
+      config: how contexts are mixed and tokens gated; None: geometrically, and not at all.
+      settings: further ones of `TeamTeacher`.
     """
-    most = max(map(len, prompts))
-    config, mesh = model.config, model.mesh
+    return LiveTeacher(_of_all(model, views, row_length, config, settings), rows, views)
 
-    @jax.jit
-    def hidden(weights, tokens, positions, segment_ids):
-        return Transformer(config, weights, mesh)(tokens, positions, segment_ids)
 
-    def target(indices: np.ndarray) -> HiddenTarget:
-        contexts = teacher_batch(rows, indices, prompts, row_length, num_contexts=most)
+class FreshTeacher(NamedTuple):
+    """A teacher of rows that were made this moment, such as answers that a student just wrote.
 
-        def hidden_fn(tokens, positions, segment_ids):
-            return hidden(model.arrays(), tokens, positions, segment_ids)
+    Attributes:
+      team: what it costs and leaves out is in its `summary()`.
+      views: for each example of the run.
+    """
 
-        return mixture_target(
-            hidden_fn, contexts, model.head, soft_cap=config.logit_soft_cap or None
-        )
+    team: TeamTeacher
+    views: Views
 
-    return target
+    def __call__(self, rows: Rows, of: Sequence[int]) -> Dense:
+        """The team's distributions on all rows `[N, T]`.
+
+        Args:
+          rows: packed examples.
+          of: for each of them the example of the run whose question it answers.
+        """
+        views = [self.views[example] for example in of]
+        return self.team.target(rows, np.arange(rows.num_rows), views)
+
+
+def fresh_teacher(
+    model: Transformer,
+    views: Views,
+    row_length: int,
+    config: ContextConfig | None = None,
+    **settings: Any,
+) -> FreshTeacher:
+    """A teacher of whatever is answered to the questions of a run's examples.
+
+    Gates of the examples were made for their recorded answers. Of views made with another
+    `ContextConfig.gate` than "none" a fresh answer takes over the gate.
+
+    Args:
+      model, views, row_length, config, settings: as of `live_teacher`. With `num_rows` among the
+        settings every step has the same shapes.
+    """
+    return FreshTeacher(_of_all(model, views, row_length, config, settings), views)
+
+
+def _of_all(
+    model: Transformer,
+    views: Views,
+    row_length: int,
+    config: ContextConfig | None,
+    settings: dict[str, Any],
+) -> TeamTeacher:
+    """A teacher with one program for all batches of these views."""
+    of_all = {
+        "num_contexts": max(
+            len(view.contexts) if isinstance(view, TeacherView) else len(view) for view in views
+        ),
+        "gated": any(isinstance(view, TeacherView) and view.gate != 1 for view in views),
+    }
+    return TeamTeacher(model, row_length, config, **of_all | settings)
 
 
 def tape_scorer(
