@@ -113,7 +113,9 @@ VARIANTS = {
 def variant(name: str) -> GRPOConfig:
     """The published algorithm of that name. Raises ConfigError if there is none."""
     if name not in VARIANTS:
-        raise ConfigError(f"unknown variant {name!r} of GRPO: expected one of {', '.join(VARIANTS)}")
+        raise ConfigError(
+            f"unknown variant {name!r} of GRPO: expected one of {', '.join(VARIANTS)}"
+        )
     return VARIANTS[name]
 
 

@@ -21,16 +21,12 @@ from arkjax.progress import Progress
 from arkjax.sharding import BATCH_AXES, ShardingRules
 from arkjax.training.held_out import HeldOut
 from arkjax.training.loop import Feed, Loss, TrainConfig, Weights, run_training
+from arkjax.training.rollout_rows import at_targets, example_of, num_rows, pack_fixed, placed
 from arkjax.training.rollouts import (
     Answer,
     LiveGenerator,
     LiveSampler,
     RolloutConfig,
-    at_targets,
-    example_of,
-    num_rows,
-    pack_fixed,
-    placed,
     questions,
 )
 
@@ -161,7 +157,9 @@ def policy_feed(
         began = time.monotonic()
         outcomes = np.asarray(outcome(answers), np.float64)
         if outcomes.shape != (len(answers),):
-            raise DataError(f"{len(answers)} answers have {outcomes.shape} rewards: expected one each")
+            raise DataError(
+                f"{len(answers)} answers have {outcomes.shape} rewards: expected one each"
+            )
         steps = process(answers) if process else None
         measured["reward_seconds"] = time.monotonic() - began
         made, more = policy_batch(answers, outcomes, steps, grpo, rollouts, rows)
@@ -210,7 +208,7 @@ def policy_batch(
         batch=batch(packed, np.arange(rows))._replace(weights=at_targets(packed, shares)),
         advantages=at_targets(packed, found.tokens),
         logprobs=at_targets(packed, [answer.logprobs for answer in answers]),
-        answers=at_targets(packed, range(len(answers)), np.int32(len(answers))),
+        answers=at_targets(packed, range(len(answers)), len(answers), np.int32),
     )
     measured = {"reward": float(outcomes.mean()), "reward_flat": float(np.mean(found.flat))}
     if steps is not None:

@@ -1,4 +1,4 @@
-"""Answers that a student gives with its weights of the moment, and the batches that they make.
+"""Answers that a student gives with its weights of the moment.
 
 What a step asks and with which seeds is a pure function of the run's seed and the step's number, so
 the answers of a step are one of its weights: a run that was killed goes on as if it had not been.
@@ -9,18 +9,15 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from arkjax.distillation.rows import Rows, order, pack
+from arkjax.distillation.rows import order
 from arkjax.errors import ConfigError, DataError
 from arkjax.models.transformer import Transformer
 from arkjax.sampling.params import Generation, Request, SamplingParams, whole_prefix
-from arkjax.sharding import BATCH_AXES, batch_sharding
-from arkjax.synthesis.examples import Example
 
 
 class LiveGenerator(Protocol):
@@ -279,14 +276,17 @@ class LiveSampler:
         Returns:
           The answers, and `train_seconds` (since the answers before these), `rollout_seconds`,
           `lag` (steps that the sampler's weights are behind), `answer_length` (mean, in tokens),
-          `log_answer_length` (mean natural logarithm) and `cut_off` (share without end token).
+          `log_answer_length` (mean natural logarithm) and `cut_off` (share without end token);
+          zeros where nothing is asked.
 
         Raises:
           DataError: if the run goes on at a step whose sampler had weights of an earlier one.
         """
         every = self.config.refresh_steps
         wanted = step // every * every
-        if self._refreshed != wanted:
+        began = time.monotonic()
+        # Weights that last for several steps are taken even where nothing is asked yet.
+        if self._refreshed != wanted and (asked or every > 1):
             if step != wanted:
                 raise DataError(
                     f"training goes on at step {step}, but the answers there are those of the "
@@ -299,8 +299,6 @@ class LiveSampler:
             began = time.monotonic()
             self._generator.update(student)
             self._refreshed = wanted
-        else:
-            began = time.monotonic()
         made = []
         if asked:
             made = roll_out(
@@ -312,14 +310,14 @@ class LiveSampler:
                 seed=self.seed,
                 step=step,
             )
-        lengths = [len(answer.ids) for answer in made] or [1]
+        lengths = [len(answer.ids) for answer in made]
         measured = {
             "train_seconds": began - self._left,
             "rollout_seconds": time.monotonic() - began,
-            "lag": step - self._refreshed,
-            "answer_length": float(np.mean(lengths)) if made else 0.0,
-            "log_answer_length": float(np.mean(np.log(lengths))),
-            "cut_off": float(np.mean([not answer.ended for answer in made])) if made else 0.0,
+            "lag": step - self._refreshed if asked else 0,
+            "answer_length": _mean(lengths),
+            "log_answer_length": _mean([math.log(length) for length in lengths]),
+            "cut_off": _mean([not answer.ended for answer in made]),
         }
         return made, measured
 
@@ -328,94 +326,11 @@ class LiveSampler:
         self._left = time.monotonic()
 
 
-def example_of(answer: Answer) -> Example:
-    """An answer as what is packed into rows: every one of its tokens is a target."""
-    about = {"kind": "rollout", "problem": answer.problem, "sample": answer.sample}
-    return Example(answer.prompt_ids, answer.ids, 1.0, about)
-
-
-def rows_needed(count: int, longest: int, row_length: int, multiple_of: int = 1) -> int:
-    """Rows into which any `count` examples of at most `longest` tokens can be packed.
-
-    Best-fit opens a row only for an example that fits into no other; so all rows but one hold at
-    least floor(row_length / longest) of them.
-    """
-    rows = -(-count // (row_length // longest))
-    return -(-rows // multiple_of) * multiple_of
-
-
-def pack_fixed(examples: Sequence[Example], row_length: int, num_rows: int) -> Rows:
-    """`rows.pack` into a fixed number of rows, the last of them empty: every step has one shape.
-
-    Raises:
-      DataError: more rows are needed, or as `rows.pack`.
-    """
-    packed = pack(examples, row_length)
-    empty = num_rows - packed.num_rows
-    if empty < 0:
-        raise DataError(
-            f"the step's {len(examples)} answers need {packed.num_rows} rows of {row_length} "
-            f"tokens, rollouts.rows is {num_rows}: raise it, or set it to 0, which is always enough"
-        )
-    below = ((0, empty), (0, 0))
-    return dataclasses.replace(
-        packed,
-        tokens=np.pad(packed.tokens, below),
-        segment_ids=np.pad(packed.segment_ids, below),
-        positions=np.pad(packed.positions, below),
-        loss_weights=np.pad(packed.loss_weights, below),
-        example_ids=np.pad(packed.example_ids, below, constant_values=-1),
-    )
-
-
-def at_targets(
-    rows: Rows, values: Sequence[Sequence[float] | float], fill: np.generic = np.float32(0)
-) -> np.ndarray:
-    """Numbers of each example's target tokens, where these are predicted: `[N, T]`.
-
-    Args:
-      rows: packed examples.
-      values: for each example one number, or one for each of its target tokens.
-      fill: everywhere else; its type is that of the result.
-    """
-    spread = np.full(rows.tokens.shape, fill, fill.dtype)
-    for at, own in zip(rows.placements, values, strict=True):
-        first = at.target_start - 1
-        spread[at.row, first : first + at.target_length] = own
-    return spread
-
-
-def num_rows(config: RolloutConfig, count: int, longest: int, mesh: Mesh) -> int:
-    """B of every step: `config.rows`, or what is always enough.
-
-    Args:
-      config: says how many, or leaves it open.
-      count: examples of a step.
-      longest: tokens that the longest example can have.
-      mesh: over whose data and fsdp axes the rows are spread.
-
-    Raises:
-      ConfigError: if the given number cannot be spread over the mesh.
-    """
-    spread = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    if config.rows % spread:
-        raise ConfigError(
-            f"rollouts.rows is {config.rows}: it must be a multiple of the {spread} devices along "
-            "data and fsdp"
-        )
-    return config.rows or rows_needed(count, longest, config.row_length, spread)
-
-
-def placed(by_row: Any, measured: dict[str, float], mesh: Mesh) -> tuple[Any, Any]:
-    """Arrays `[B, T]` spread over the mesh, and what to log as scalars that a step can return."""
-    scalars = {name: np.float32(value) for name, value in measured.items()}
-    return (
-        jax.device_put(by_row, batch_sharding(mesh)),
-        jax.device_put(scalars, NamedSharding(mesh, PartitionSpec())),
-    )
-
-
 def _sampling(config: RolloutConfig, end_ids: Collection[int]) -> SamplingParams:
     return SamplingParams(
         temperature=config.temperature, max_tokens=config.max_tokens, stop_ids=tuple(end_ids)
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else 0.0
