@@ -70,7 +70,8 @@ def policy_loss(
     With rho the ratio of new to old probability, of the token or, as geometric mean, of its answer
     (PPO, arXiv 1707.06347, eq. 7; GRPO, arXiv 2402.03300, eq. 3; GSPO, arXiv 2507.18071, eq. 5).
     Its gradient is that of each token's share * c * log pi, where c is rho A, and 0 where the
-    ratio is clipped. Both terms have a live gradient.
+    ratio is clipped. Advantages that differ within an answer, under the ratio of the answer, are
+    taken as GSPO-token takes them (eqs. 13 and 14 there). Both terms have a live gradient.
 
     Args:
       hidden: [B, T, D], the student's.
@@ -98,7 +99,8 @@ def policy_loss(
     valid = share != 0
     logprobs, entropy = token_logprobs(hidden, head, batch.targets, valid, shape)
     ratio = _ratio(logprobs - inputs.logprobs, valid, inputs.answers, config, shape.num_answers)
-    gain = inputs.advantages
+    # Whatever stands elsewhere, a zero share would not keep NaN out of the sums.
+    gain = jnp.where(valid, inputs.advantages, 0.0)
     low, high = 1.0 - config.clip_low, 1.0 + config.clip_high
     clipped = valid & (((gain > 0) & (ratio > high)) | ((gain < 0) & (ratio < low)))
     counted = ratio if config.importance_cap is None else jnp.minimum(ratio, config.importance_cap)
