@@ -158,7 +158,7 @@ def policy_feed(
         outcomes = np.asarray(outcome(answers), np.float64)
         if outcomes.shape != (len(answers),):
             raise DataError(
-                f"{len(answers)} answers have {outcomes.shape} rewards: expected one each"
+                f"{len(answers)} answers have rewards of shape {outcomes.shape}: expected one each"
             )
         steps = process(answers) if process else None
         measured["reward_seconds"] = time.monotonic() - began
