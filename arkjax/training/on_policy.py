@@ -20,7 +20,7 @@ from arkjax.distillation.on_policy import (
 from arkjax.distillation.rows import Rows, batch
 from arkjax.distillation.targets import HiddenTarget, Target
 from arkjax.distillation.teacher import mixture_target, teacher_batch
-from arkjax.errors import DataError
+from arkjax.errors import ConfigError, DataError
 from arkjax.models.config import ModelConfig
 from arkjax.models.transformer import Transformer
 from arkjax.progress import Progress
@@ -90,12 +90,17 @@ def train_on_policy(
       seed: of the order of the examples and of the answers.
 
     Raises:
-      ConfigError: if objective and on_policy do not fit together, or a run could not go on from
-        its checkpoints.
+      ConfigError: if objective and on_policy do not fit together, there are several samples, or a
+        run could not go on from its checkpoints.
       DataError: if a prompt or an example is too long.
       ArkJAXError: as `run_training`.
     """
     on_policy.check_objective(objective)
+    if rollouts.samples != 1:
+        raise ConfigError(
+            f"rollouts.samples is {rollouts.samples}: expected 1, the answer that takes the place "
+            "of an example's trace"
+        )
     rollouts.check_resume(config.checkpoint_every)
     prompts = [example.prompt_ids for example in examples]
     trained = run_training(
