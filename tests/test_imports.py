@@ -20,6 +20,7 @@ FLOORS = [
     {"training"},
     {"config", "run_config"},
     {"players", "session"},
+    {"stages"},
     {"api", "pipeline", "run_report", "convert", "records", "serving"},
     {"chat", "doctor", "cli", "__main__"},
 ]

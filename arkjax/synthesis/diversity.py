@@ -1,8 +1,17 @@
-"""Choosing traces that differ from one another."""
+"""Choosing traces that differ from one another: in words, in steps, or in what a model sees."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
+import numpy as np
+
+from arkjax.synthesis.operations import StepReader, sequence_distance
 from arkjax.trajectories.schema import Call
+
+Diversity = Literal["ngrams", "steps", "hidden"]
+Embedding = Callable[[Sequence[Call]], np.ndarray]
+"""Embeds N calls as `[N, D]`; see `arkjax.training.embeddings`."""
+Distance = Callable[[Call, Call], float]
 
 _GRAM = 4
 
@@ -16,16 +25,54 @@ def distance(a: Call, b: Call) -> float:
     return 1.0 - len(grams[0] & grams[1]) / len(grams[0] | grams[1])
 
 
-def most_diverse(calls: Sequence[Call], k: int) -> list[Call]:
+def step_distance(reader: StepReader) -> Distance:
+    """Distance of the sequences of steps that a reader finds in two calls, in [0, 1].
+
+    Answers that work out the same in the same order are alike, whatever their words.
+    """
+    known: dict[str, list[tuple[str, str]]] = {}
+
+    def keys(call: Call) -> list[tuple[str, str]]:
+        if call.call_id not in known:
+            known[call.call_id] = [step.key for step in reader(call)]
+        return known[call.call_id]
+
+    return lambda a, b: sequence_distance(keys(a), keys(b))
+
+
+def hidden_distance(calls: Sequence[Call], embedded: np.ndarray) -> Distance:
+    """Cosine distance, in [0, 2], of what the calls `[N]` are embedded as, `[N, D]`.
+
+    The mean of all of them is taken off first: hidden states share a large component, beside which
+    no two answers differ. A call that is that mean is at distance 1 from every other.
+    """
+    centred = np.asarray(embedded, np.float64)
+    centred = centred - centred.mean(0) if len(centred) else centred
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    units = centred / np.where(norms > 0, norms, 1.0)
+    place = {call.call_id: i for i, call in enumerate(calls)}
+
+    def between(a: Call, b: Call) -> float:
+        return float(1.0 - units[place[a.call_id]] @ units[place[b.call_id]])
+
+    return between
+
+
+def most_diverse(calls: Sequence[Call], k: int, between: Distance = distance) -> list[Call]:
     """At most k calls by greedy max-min distance, beginning with the first.
 
     The first call is the preferred one; each further one is the call farthest from those chosen,
     the earlier in the list where distances are equal (Gonzalez 1985: within a factor of two of the
-    best spread).
+    best spread, if the distance is a metric).
     """
     chosen = list(calls[:1])
     rest = list(calls[1:])
+    spread = [between(call, chosen[0]) for call in rest] if k > 1 else []
     while rest and len(chosen) < k:
-        spread = [min(distance(call, other) for other in chosen) for call in rest]
-        chosen.append(rest.pop(spread.index(max(spread))))
+        at = spread.index(max(spread))
+        chosen.append(rest.pop(at))
+        spread.pop(at)
+        spread = [
+            min(known, between(call, chosen[-1])) for call, known in zip(rest, spread, strict=True)
+        ]
     return chosen
