@@ -1,6 +1,5 @@
 """Training on a teacher's distributions, partly on the student's own answers: the feed and loss."""
 
-import math
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,13 +17,12 @@ from arkjax.distillation.on_policy import (
     takes_own,
 )
 from arkjax.distillation.rows import Rows, batch
-from arkjax.distillation.targets import HiddenTarget, Target
-from arkjax.distillation.teacher import mixture_target, teacher_batch
+from arkjax.distillation.targets import Target
 from arkjax.errors import ConfigError, DataError
 from arkjax.models.config import ModelConfig
 from arkjax.models.transformer import Transformer
 from arkjax.progress import Progress
-from arkjax.sharding import BATCH_AXES, ShardingRules
+from arkjax.sharding import ShardingRules
 from arkjax.synthesis.examples import Example
 from arkjax.training.held_out import HeldOut
 from arkjax.training.loop import Feed, Loss, TrainConfig, Weights, run_training
@@ -40,7 +38,7 @@ from arkjax.training.rollouts import (
 )
 
 # The teacher's distributions on a step's rows, given for each of their examples the example of the
-# run that it stands for.
+# run that it stands for: `scoring.fresh_teacher`.
 StepTeacher = Callable[[Rows, Sequence[int]], Target]
 
 
@@ -82,7 +80,7 @@ def train_on_policy(
         `config.batch_rows` has no meaning here, `rollouts` says what a step is.
       generator: answers with the student's weights: an engine of a model of the student's shape.
       examples: recorded traces; of those that a step does not take, it asks the prompts.
-      teacher: see `step_teacher`.
+      teacher: of the rows of a step, see `StepTeacher`; None if the objective needs none.
       objective: what is minimised; of own answers its divergence alone.
       rollouts: what a step is: `prompts` examples, recorded or sampled; `samples` must be 1.
       on_policy: how many are sampled.
@@ -199,45 +197,6 @@ def lesson_of(
         own=at_targets(packed, own, False, bool),
         logprobs=at_targets(packed, logprobs),
     )
-
-
-def step_teacher(
-    model: Transformer, prompts: Sequence[Sequence[Sequence[int]]], row_length: int
-) -> StepTeacher:
-    """The teacher of any rows: it reads their answers under the team's prompts, as they come.
-
-    Args:
-      model: plays every context.
-      prompts: for each example of the run, the prompts under which the teacher reads what is
-        answered to it; their distributions are mixed geometrically.
-      row_length: T of the rows that hold a prompt and an answer.
-    """
-    most = max(map(len, prompts))
-    config, mesh = model.config, model.mesh
-    spread = 1 if mesh is None else math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-
-    @jax.jit
-    def hidden(weights: Weights, tokens, positions, segment_ids):
-        return Transformer(config, weights, mesh)(tokens, positions, segment_ids)
-
-    def target(rows: Rows, of: Sequence[int]) -> HiddenTarget:
-        contexts = teacher_batch(
-            rows,
-            np.arange(rows.num_rows),
-            [prompts[example] for example in of],
-            row_length,
-            multiple_of=spread,
-            num_contexts=most,
-        )
-
-        def hidden_fn(tokens, positions, segment_ids):
-            return hidden(model.arrays(), tokens, positions, segment_ids)
-
-        return mixture_target(
-            hidden_fn, contexts, model.head, soft_cap=config.logit_soft_cap or None
-        )
-
-    return target
 
 
 def gkd_loss(

@@ -19,6 +19,8 @@ from arkjax.models.config import ModelConfig
 from arkjax.models.transformer import Transformer
 from arkjax.progress import Progress
 from arkjax.sharding import BATCH_AXES, ShardingRules
+from arkjax.tasks.problems import Grader, Problem
+from arkjax.text.tokenizer import Tokenizer
 from arkjax.training.held_out import HeldOut
 from arkjax.training.loop import Feed, Loss, TrainConfig, Weights, run_training
 from arkjax.training.rollout_rows import at_targets, example_of, num_rows, pack_fixed, placed
@@ -170,6 +172,29 @@ def policy_feed(
         return PolicyStep(arrays, scalars)
 
     return feed
+
+
+def graded(
+    problems: Sequence[Problem], grader: Grader, tokenizer: Tokenizer, end_ids: Collection[int]
+) -> Outcome:
+    """Rewards of 1 for what the grader accepts and 0 for all else.
+
+    Args:
+      problems: those of the prompts, in their order.
+      grader: compares a text with a problem's gold answer.
+      tokenizer: of the student.
+      end_ids: tokens that end an answer and are no part of its text.
+    """
+
+    def outcome(answers: Sequence[Answer]) -> list[float]:
+        rewards = []
+        for answer in answers:
+            spoken = answer.ids[:-1] if answer.ids[-1] in end_ids else answer.ids
+            grade = grader.grade(problems[answer.problem], tokenizer.decode(spoken))
+            rewards.append(float(grade.correct))
+        return rewards
+
+    return outcome
 
 
 def policy_batch(

@@ -16,10 +16,11 @@ from arkjax.sampling.engine import Engine, EngineConfig
 from arkjax.sharding import ShardingRules
 from arkjax.synthesis.examples import Example
 from arkjax.training.metrics import read_metrics
-from arkjax.training.on_policy import lesson_of, step_teacher, train_on_policy
+from arkjax.training.on_policy import lesson_of, train_on_policy
 from arkjax.training.optimizer import OptimizerConfig
 from arkjax.training.rollout_rows import pack_fixed
 from arkjax.training.rollouts import RolloutConfig, questions, roll_out
+from arkjax.training.scoring import fresh_teacher
 
 END = 5
 ROLLOUTS = RolloutConfig(prompts=6, samples=1, max_tokens=8, row_length=20)
@@ -67,7 +68,7 @@ def prompts():
 @pytest.fixture(scope="module")
 def teacher(model, prompts, mesh_of):
     other = init_model(model.config, 7, mesh_of(), ShardingRules())
-    return step_teacher(other, prompts, TEACHER_ROW)
+    return fresh_teacher(other, prompts, TEACHER_ROW)
 
 
 @pytest.fixture
