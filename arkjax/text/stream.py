@@ -1,5 +1,9 @@
 """Text of token ids that arrive one after the other."""
 
+import itertools
+import os.path
+from collections.abc import Iterable
+
 from arkjax.text.tokenizer import Tokenizer
 
 _REPLACEMENT = "\ufffd"
@@ -62,3 +66,49 @@ class StreamDecoder:
         self._said = self._held if text.strip() else [*self._said, *self._held]
         self._held = []
         return text
+
+
+# Tokens that together make one piece of text are few, unless they make none.
+_MOST_TOGETHER = 64
+
+
+def token_texts(tokenizer: Tokenizer, ids: Iterable[int]) -> list[str]:
+    """For each id the text that it completes; put together, `tokenizer.decode` of all of them.
+
+    A character whose bytes are spread over several tokens is the text of the last of these.
+    """
+    decoder, texts, group = StreamDecoder(tokenizer), [], []
+    for index in ids:
+        piece = decoder.push(index)
+        group.append(int(index))
+        if piece:
+            texts += _divided(tokenizer, piece, group)
+            group = []
+    return texts + (_divided(tokenizer, decoder.flush(), group) if group else [])
+
+
+def _divided(tokenizer: Tokenizer, piece: str, group: list[int]) -> list[str]:
+    """Which of the tokens completes which part of the text that they make together."""
+    if len(group) == 1:
+        return [piece]
+    if _REPLACEMENT not in piece and any(map(tokenizer.is_byte, group)):
+        bytes_left, ends, at = 0, [], 0
+        for index in group[:-1]:
+            bytes_left += tokenizer.is_byte(index)
+            if at < len(piece) and bytes_left == len(piece[at].encode()):
+                bytes_left, at = 0, at + 1
+            ends.append(at)
+    elif len(group) <= _MOST_TOGETHER:
+        whole = tokenizer.decode(group)
+        # At the start of a text a decoder may drop a space.
+        dropped = len(piece) - len(whole)
+        if not piece.endswith(whole):
+            return [""] * (len(group) - 1) + [piece]
+        ends, at = [], 0
+        for length in range(1, len(group)):
+            known = os.path.commonprefix([tokenizer.decode(group[:length]), whole])
+            at = max(at, len(known) + dropped if known else 0)
+            ends.append(at)
+    else:
+        ends = [0] * (len(group) - 1)
+    return [piece[a:b] for a, b in itertools.pairwise([0, *ends, len(piece)])]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arkjax.text.stream import StreamDecoder
+from arkjax.text.stream import StreamDecoder, token_texts
 
 pytestmark = pytest.mark.fast
 
@@ -60,3 +60,31 @@ def test_no_part_of_a_character_comes_before_the_rest(name, tokenizers):
     pieces = pushed(tokenizer, [*tokenizer.encode("a"), *tokenizer.encode("🦊"), tokenizer.eos_id])
     assert "🦊" in pieces or " 🦊" in pieces
     assert not any("\ufffd" in piece for piece in pieces)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_texts_of_single_tokens_make_the_whole(name, tokenizers, data):
+    tokenizer = tokenizers(name)
+    bytes_ = [index for index in range(tokenizer.id_limit) if tokenizer.is_byte(index)]
+    one = st.integers(0, tokenizer.id_limit) | st.sampled_from(bytes_ or [0])
+    ids = data.draw(st.lists(one, max_size=16))
+    texts = token_texts(tokenizer, ids)
+    assert len(texts) == len(ids)
+    assert "".join(texts) == tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(text=st.text(alphabet="ab .;é漢🦊", max_size=12))
+@settings(max_examples=100, deadline=None)
+def test_a_character_is_the_text_of_its_last_token(name, tokenizers, text):
+    """Decoding up to a token gives at least its text, up to the one before it never that."""
+    tokenizer = tokenizers(name)
+    ids = tokenizer.encode("x" + text)
+    texts = token_texts(tokenizer, ids)
+    for count in range(1, len(ids) + 1):
+        known = "".join(texts[:count])
+        if texts[count - 1]:
+            assert tokenizer.decode(ids[:count]).startswith(known)
+            assert not tokenizer.decode(ids[: count - 1]).startswith(known)
