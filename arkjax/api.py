@@ -43,9 +43,10 @@ from arkjax.teams.runner import play
 from arkjax.teams.spec import TeamSpec
 from arkjax.text.chat import Chat, make_chat
 from arkjax.text.tokenizer import Tokenizer
-from arkjax.training.loop import TrainConfig, train
+from arkjax.training.loop import TrainConfig
 from arkjax.training.optimizer import OptimizerConfig
 from arkjax.training.scoring import live_teacher, tape_scorer
+from arkjax.training.supervised import train
 
 _TOKENIZER = "data/embedded_world/tokenizer.model"
 

@@ -37,8 +37,8 @@ from arkjax.synthesis.strategies import to_examples
 from arkjax.synthesis.weights import credit_of, example_weights
 from arkjax.tasks.registry import evaluation_hashes
 from arkjax.training.base import base_rows
-from arkjax.training.loop import train
 from arkjax.training.scoring import tape_scorer
+from arkjax.training.supervised import train
 from arkjax.trajectories.store import CallStore, write_run_info
 from arkjax.versions import versions
 

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from arkjax.errors import DataError
 from arkjax.storage import storage_errors
 
+_SCORE, _STEP = "score", "step"
+
 
 class Checkpoints:
-    """The checkpoints of one training run; the newest two are kept.
+    """The checkpoints of one training run; the newest two are kept, and the one of the best score.
 
     A state is a pytree of arrays. What else a run needs, the position in its data, is its step.
     """
@@ -23,18 +26,28 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(
                 directory.absolute(),
                 options=ocp.CheckpointManagerOptions(
-                    max_to_keep=2, enable_async_checkpointing=True, cleanup_tmp_directories=True
+                    preservation_policy=AnyPreservationPolicy(
+                        [LatestN(2), BestN(get_metric_fn=_rank, n=1)]
+                    ),
+                    enable_async_checkpointing=True,
+                    cleanup_tmp_directories=True,
                 ),
             )
 
-    def save(self, step: int, state: object) -> None:
+    def save(self, step: int, state: object, score: float | None = None) -> None:
         """Write the state after `step` steps; returns once the arrays have been copied.
+
+        Args:
+          step: how many.
+          state: what to write.
+          score: what makes it better than others; of equal ones the earliest is the best.
 
         Raises:
           StorageError: if an earlier or this state cannot be written.
         """
+        metrics = None if score is None else {_SCORE: score, _STEP: step}
         with storage_errors(self._directory):
-            self._manager.save(step, args=ocp.args.StandardSave(state))
+            self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
 
     def restore_latest(self, like: object) -> tuple[int, object] | None:
         """The newest step and state, placed as the arrays of `like` are; None if there is none.
@@ -43,8 +56,16 @@ class Checkpoints:
           DataError: if the newest checkpoint is damaged.
         """
         step = self._manager.latest_step()
-        if step is None:
-            return None
+        return None if step is None else self.restore(step, like)
+
+    def restore(self, step: int, like: object) -> tuple[int, object]:
+        """The state after `step` steps, placed as the arrays of `like` are.
+
+        Raises:
+          DataError: if there is no such checkpoint, or it is damaged.
+        """
+        with storage_errors(self._directory):
+            self._manager.wait_until_finished()
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
             state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
@@ -61,3 +82,7 @@ class Checkpoints:
         with storage_errors(self._directory):
             self._manager.wait_until_finished()
             self._manager.close()
+
+
+def _rank(metrics: dict[str, float]) -> tuple[float, float]:
+    return metrics[_SCORE], -metrics[_STEP]

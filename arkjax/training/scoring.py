@@ -18,7 +18,7 @@ Prompts = Sequence[Sequence[Sequence[int]]]
 def live_teacher(
     model: Transformer, rows: Rows, prompts: Prompts, row_length: int
 ) -> Callable[[np.ndarray], HiddenTarget]:
-    """A teacher for `training.loop.train` that reads each batch as it comes.
+    """A teacher for `training.supervised.train` that reads each batch as it comes.
 
     Args:
       model: plays every context.

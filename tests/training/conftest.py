@@ -17,8 +17,9 @@ from arkjax.models.placement import init_model
 from arkjax.progress import Progress
 from arkjax.sharding import MESH_AXES, ShardingRules
 from arkjax.synthesis.examples import Example
-from arkjax.training.loop import TrainConfig, train
+from arkjax.training.loop import TrainConfig
 from arkjax.training.optimizer import OptimizerConfig
+from arkjax.training.supervised import train
 
 MODEL = ModelConfig(
     vocab_size=32,

@@ -28,9 +28,10 @@ from arkjax.run_config import RunConfig, StudentConfig
 from arkjax.rundir import RunDirectory
 from arkjax.session import Session
 from arkjax.sharding import ShardingRules
-from arkjax.training.loop import TrainState, train, training_step
+from arkjax.training.loop import TrainState, training_step
 from arkjax.training.metrics import read_metrics
 from arkjax.training.optimizer import make_optimizer
+from arkjax.training.supervised import Lesson, distillation_loss, train
 
 LORA = Lora(rank=2, alpha=4.0, targets=("q", "o", "up"))
 
@@ -195,10 +196,9 @@ def traced(training_config, mesh_of):
                 for name in Batch._fields
             )
         )
-        step = functools.partial(
-            training_step, model, Objective(), optimizer, training_config, mesh_of()
-        )
-        return jax.jit(step, donate_argnums=0).trace(state, weights, inputs, None), specs
+        loss = distillation_loss(model, Objective(), training_config, mesh_of())
+        step = functools.partial(training_step, loss, optimizer)
+        return jax.jit(step, donate_argnums=0).trace(state, weights, Lesson(inputs)), specs
 
     return trace
 

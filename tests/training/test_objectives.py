@@ -9,7 +9,7 @@ from arkjax.distillation.rows import batch, order
 from arkjax.distillation.tape import Tape, write_tape
 from arkjax.models.placement import init_model
 from arkjax.sharding import ShardingRules
-from arkjax.training import loop
+from arkjax.training import supervised
 from arkjax.training.metrics import read_metrics
 from arkjax.training.scoring import live_teacher, tape_scorer
 
@@ -161,7 +161,7 @@ def plain(fit, live, tmp_path_factory):
 def test_what_has_no_weight_has_exactly_no_gradient(
     change, counts, plain, fit, live, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(loop, "batch", disturbed(batch, change))
+    monkeypatch.setattr(supervised, "batch", disturbed(batch, change))
     weights = fit(tmp_path, steps=2, objective=KL, teacher=live)
     same = all(np.array_equal(weights[name], plain[name]) for name in plain)
     assert same != counts
