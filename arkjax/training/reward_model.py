@@ -292,7 +292,8 @@ def _bit_sums(weights: dict[str, jax.Array]) -> dict[str, jax.Array]:
         # Weighted by their place, so that the same numbers in another order count as others.
         total = words
         for axis, size in reversed(list(enumerate(weight.shape))):
-            odd = 2 * jnp.arange(size, dtype=jnp.uint32) + (2 * axis + 3)
+            odd = 2 * jax.lax.iota(jnp.uint32, size) + (2 * axis + 3)
+            odd = odd.reshape((1,) * axis + (size,))
             total = jnp.sum(total * odd, axis=axis, dtype=jnp.uint32)
         return total
 
