@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from arkjax.errors import ConfigError
+from arkjax.progress import Task
 from arkjax.synthesis.consolidated import consolidated_pieces
 from arkjax.synthesis.corrective import corrective_pieces
 from arkjax.synthesis.counts import Counts
@@ -38,6 +39,8 @@ from arkjax.synthesis.selection import (
 )
 from arkjax.synthesis.weights import credit_of, example_weights
 from arkjax.tasks.problems import Grader, Problem, StepGrader
+from arkjax.teams.rules import DECIDERS
+from arkjax.teams.spec import TeamSpec
 from arkjax.text.tokenizer import Tokenizer
 from arkjax.trajectories.attribution import Attribution
 from arkjax.trajectories.schema import Call
@@ -48,6 +51,11 @@ NO_SYNTHESIZER = "no right answer of a synthesizer"
 NO_ANSWER = "the last step does not state the answer"
 
 Debates = Iterable[tuple[str, Sequence[Call]]]
+
+
+def synthesizer_of(team: TeamSpec) -> str | None:
+    """Id of the agent whose word is the team's: its judge or synthesiser; None if it has none."""
+    return team.reducer.agent if team.reducer.kind in DECIDERS else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +103,10 @@ class Unifier:
     embed: Embedding | None = None
 
     def __call__(
-        self, debates: Debates, team_answers: Mapping[str, str | None]
+        self,
+        debates: Debates,
+        team_answers: Mapping[str, str | None],
+        task: Task | None = None,
     ) -> tuple[list[Example], Counts]:
         """The examples and what the filters did; examples of a problem stand together.
 
@@ -104,6 +115,7 @@ class Unifier:
         Args:
           debates: problem ids, each once, with all calls of the problem, tools' actions included.
           team_answers: the team's answer by problem id, for the gate "team".
+          task: told how many problems are done.
 
         Raises:
           ConfigError: if the connecting text cannot be written in the tokenizer, or the diversity
@@ -129,6 +141,8 @@ class Unifier:
             made += self._of_problem(
                 one, answer, accepted, reader.remembering(), connecting, counts
             )
+            if task:
+                task.advance(1)
         made = self._filtered(made, counts)
         counts.problems_kept = len({_problem(one) for one in made})
         counts.corrective = sum(one.corrective for one in made)

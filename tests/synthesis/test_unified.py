@@ -6,6 +6,8 @@ import pytest
 
 from arkjax.synthesis.selection import select
 from arkjax.synthesis.strategies import to_examples
+from arkjax.synthesis.unified import Unifier, synthesizer_of
+from arkjax.teams.library import load
 
 pytestmark = pytest.mark.fast
 FORMS = ("none", "best", "corrective", "consolidated", "synthesizer", "answer_only")
@@ -108,6 +110,25 @@ def test_every_filter_counts_what_it_drops(world):
         assert passed.problems_dropped <= passed.calls_dropped <= passed.calls
     last = counts.filters["difficulty"]
     assert last.problems - last.problems_dropped == counts.problems_kept
+
+
+def test_the_synthesizer_is_whose_word_is_the_teams():
+    assert synthesizer_of(load("debate_judge")) == "judge"
+    assert synthesizer_of(load("agentark")) == "synthesiser"
+    assert synthesizer_of(load("debate")) is None
+
+
+def test_progress_is_told_problem_by_problem(world):
+    class Told:
+        done = 0
+
+        def advance(self, count):
+            self.done += count
+
+    config, told = world.base, Told()
+    unifier = Unifier(config, world.grader, world.tokenizer, world.problems, world.prompt)
+    unifier(iter(world.debates), world.votes, told)
+    assert told.done == len(world.debates)
 
 
 # --- weights and limits ---------------------------------------------------------------------------
