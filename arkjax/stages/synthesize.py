@@ -6,41 +6,59 @@ from pathlib import Path
 from arkjax.distillation.rows import pack
 from arkjax.errors import DataError
 from arkjax.session import Session
-from arkjax.synthesis.selection import select
-from arkjax.synthesis.strategies import to_examples
-from arkjax.synthesis.weights import credit_of, example_weights
+from arkjax.synthesis.strategies import Dataset
+from arkjax.synthesis.unified import Unifier, synthesizer_of
+from arkjax.training.embeddings import answer_embeddings
+from arkjax.trajectories.attribution import Attribution
 from arkjax.trajectories.store import CallStore
 
 
 def synthesize(session: Session, path: Path) -> dict:
     """Attribute the debates, choose traces from the recorded calls, pack them into rows."""
-    sampled, config = session.stage("sample"), session.config.synthesis
+    sampled = session.stage("sample")
     answers = sampled.summary()["team_answers"]
     attribution = session.attribute(path / "attribution", answers)
-    problems = session.problems("train", session.config.sample.problems)
-    questions = {problem.id: problem.question for problem in problems}
-    role = session.single.agents[0].role
     counts = {}
-    for name, strategy in session.strategies.items():
-        if strategy.dataset in counts:
-            continue
-        calls = session.players.in_own_tokens(CallStore(sampled.path / strategy.source).load())
-        selection = strategy.selection(config)
-        # The controls' calls are of no debate, and attribution knows which messages are right.
-        of_debates = strategy.source == "team" and strategy.gate == "gold"
-        known = attribution if of_debates else None
-        traces, counted = select(calls, answers, session.task.grader, selection, known)
-        if not traces:
+    for dataset in session.datasets.values():
+        store = CallStore(sampled.path / dataset.source)
+        problems = sorted(store.problems())
+        # Debate by debate: a record may be larger than memory.
+        debates = (
+            (problem, session.players.in_own_tokens(calls))
+            for problem, calls in store.by_problem(problems)
+        )
+        unifier = _unifier(session, dataset, attribution)
+        with session.progress.task(dataset.name, total=len(problems), unit="problems") as task:
+            examples, counted = unifier(debates, answers, task=task)
+        if not examples:
             raise DataError(
-                f"{name}: none of {counted.calls} calls passed the filters "
+                f"{dataset.name}: none of {counted.calls} calls passed the filters "
                 f"({dataclasses.asdict(counted)}). Raise config.sample.problems, or lower "
                 "config.synthesis.min_agreeing"
             )
-        weights = None
-        if known is not None and config.weights != "none":
-            credits = [credit_of(trace.call, known, config.weights) for trace in traces]
-            weights = example_weights(credits)
-        examples = to_examples(traces, questions, session.chat, role, weights)
-        pack(examples, session.config.student.row_length).save(path / strategy.dataset)
-        counts[strategy.dataset] = dataclasses.asdict(counted)
+        pack(examples, session.config.student.row_length).save(path / dataset.name)
+        counts[dataset.name] = dataclasses.asdict(counted)
     return {"counts": counts}
+
+
+def _unifier(session: Session, dataset: Dataset, attribution: Attribution) -> Unifier:
+    config = dataset.selection(session.config.synthesis)
+    # The controls' calls are of no debate, and attribution knows which messages are right.
+    of_debates = dataset.source == "team" and dataset.gate == "gold"
+    embed = None
+    if config.diversity == "hidden":
+        questions = session.training_problems
+        embed = answer_embeddings(
+            session.model("base"), lambda call: session.prompt(questions[call.problem_id].question)
+        )
+    return Unifier(
+        config,
+        session.task.grader,
+        session.tokenizer,
+        session.training_problems,
+        session.prompt,
+        end_ids=session.chat.end_ids,
+        synthesizer=synthesizer_of(session.team) if dataset.source == "team" else None,
+        attribution=attribution if of_debates else None,
+        embed=embed,
+    )

@@ -54,12 +54,12 @@ class Phase:
         "sequence+logit" both; "on_policy" the team's distributions over the student's own words as
         well (GKD, arXiv 2306.13649); "pad" from a process reward model by GRPO (AgentArk, PAD);
         "grpo" from the outcome alone, PAD's control.
-      dataset: the examples; "pad" and "grpo" take their problems from it.
+      dataset: the examples; None for "pad" and "grpo", which answer all training problems anew.
     """
 
     name: str
     learns: Learns
-    dataset: Dataset
+    dataset: Dataset | None
 
     @property
     def needs_tape(self) -> bool:
@@ -84,8 +84,8 @@ _PHASES: tuple[Phase, ...] = (
     Phase("logit", "logit", _DA),
     Phase("sequence+logit", "sequence+logit", _DA),
     Phase("on_policy", "on_policy", _DA),
-    Phase("pad", "pad", _DA),
-    Phase("grpo", "grpo", _DA),
+    Phase("pad", "pad", None),
+    Phase("grpo", "grpo", None),
     Phase("answer_only", "sequence", Dataset("answer_only", form="answer_only")),
     Phase("single_agent", "sequence", Dataset("control_single_agent", "single_agent")),
     Phase("no_debate", "sequence", Dataset("control_no_debate", "roles")),

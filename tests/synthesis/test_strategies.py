@@ -75,6 +75,9 @@ def test_what_later_phases_begin_with_is_trained_before_and_once():
 def test_names_say_what_a_student_learns_from():
     for name, phase in PHASES.items():
         assert name == phase.name
+        if phase.dataset is None:
+            assert phase.learns in ("pad", "grpo")
+            continue
         assert (phase.dataset.gate == "team") == name.endswith("_unverified")
         assert phase.dataset.source == "team" or name in CONTROLS
     assert PHASES["single_agent"].dataset.source == "single_agent"
@@ -94,12 +97,15 @@ def test_a_twin_differs_in_its_gate_alone():
 def test_datasets_are_shared_only_by_phases_that_select_alike():
     by_name = {}
     for phase in PHASES.values():
+        if phase.dataset is None:
+            continue
         assert by_name.setdefault(phase.dataset.name, phase.dataset) == phase.dataset
 
 
 def test_no_student_without_gold_answers_meets_them_in_its_teacher():
     # The teacher's contexts may be chosen by verdicts.
-    assert not [p for p in PHASES.values() if p.dataset.gate == "team" and p.needs_teacher]
+    with_teacher = [phase for phase in PHASES.values() if phase.needs_teacher]
+    assert with_teacher and all(phase.dataset.gate == "gold" for phase in with_teacher)
 
 
 def test_rsft_takes_one_trace_and_da_distinct_ones_that_differ(call, grader):
