@@ -274,7 +274,8 @@ def _walk(static: _Static, hidden, head, labelled: _Labelled, target, *, with_gr
         h = chunk.read(hidden)
         label, weight, label_weight = jax.tree.map(chunk.read, labelled)
         teacher = _open_gates(None if target is None else target.map_tokens(chunk.read))
-        capped = cap(head_product(h, head), static.soft_cap)
+        here = head if head.dtype == h.dtype else head * chunk.one(head.dtype)
+        capped = cap(head_product(h, here), static.soft_cap)
         found = token_losses(
             static.objective,
             finish(capped),
@@ -290,8 +291,9 @@ def _walk(static: _Static, hidden, head, labelled: _Labelled, target, *, with_gr
             if static.soft_cap is not None:
                 d *= 1.0 - jnp.square(capped / static.soft_cap)
             # In bfloat16 the gradient's matrix products run at the speed of the forward ones.
-            d = d.astype(hidden.dtype)
-            (d_h,) = vocabulary.together(head_product(d, head.T))
+            # Made once: both products would otherwise compute it anew for each of their tiles.
+            d = jax.lax.optimization_barrier(d.astype(hidden.dtype))
+            (d_h,) = vocabulary.together(head_product(d, here.T))
             d_hidden = chunk.write(d_hidden, d_h)
             if static.train_head:
                 d_head += head_product(h.T, d)

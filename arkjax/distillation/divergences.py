@@ -230,9 +230,8 @@ def _head_share(p: jax.Array, q: jax.Array, vocabulary: Vocabulary) -> jax.Array
         return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
     (top,) = vocabulary.tops(p)
-    low = jnp.zeros_like(top, jnp.int32)
     high = jax.lax.bitcast_convert_type(top, jnp.int32) + 1
-    low, _ = jax.lax.fori_loop(0, 31, halve, (low, high))
+    low, _ = jax.lax.fori_loop(0, 31, halve, (0 * high, high))
     head = p >= jax.lax.bitcast_convert_type(low, jnp.float32)[..., None]
     gap = jnp.abs(p - q)
     in_head, whole = vocabulary.sums(jnp.where(head, gap, 0.0), gap)

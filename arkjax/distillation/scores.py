@@ -113,8 +113,8 @@ def linear_hidden(target: Dense) -> HiddenTarget:
     """A target as one hidden state a token, which exists where logits are linear in hidden states.
 
     Raises:
-      ConfigError: the target is an arithmetic mixture, or its logits are soft-capped, so that a mean
-        of hidden states is not its mixture.
+      ConfigError: the target is an arithmetic mixture, or its logits are soft-capped: no mean of
+        hidden states is then its mixture.
     """
     if isinstance(target, HiddenTarget):
         return target

@@ -36,6 +36,7 @@ from arkjax.distillation.tape_format import (
     decode,
     empty_columns,
     encode,
+    widened,
 )
 from arkjax.distillation.targets import HiddenTarget, SampledTarget, TapeTarget
 from arkjax.errors import ConfigError, DataError, StaleArtifactError
@@ -112,7 +113,7 @@ class Tape:
 
     @property
     def predicted(self) -> int:
-        """Positions that the tape holds: those that predict something."""
+        """Positions that the tape holds: those that predict something and whose gate is open."""
         if "tape_kind" not in self.meta:
             return self.meta["num_rows"] * self.meta["row_length"]
         return sum(shard["predicted"] for shard in self.shards)
@@ -128,15 +129,15 @@ class Tape:
         return sum(sizes) / max(1, self.predicted)
 
     def targets(self, indices: np.ndarray, head: jax.Array | None = None) -> Recorded:
-        """The tape of rows `indices [B]`; positions that predict nothing hold zeros.
+        """The tape of rows `indices [B]`; positions that it does not hold are zeros.
 
         Args:
           indices: they may repeat.
           head: `[Dt, V]`, the teacher's, which a tape of hidden states needs; else unused.
 
         Returns:
-          A `TapeTarget`, `SampledTarget` or `HiddenTarget` of `[B, T, ...]`, with a `gate` where
-          the teacher gave one.
+          A `TapeTarget`, `SampledTarget` or `HiddenTarget` of `[B, T, ...]`, with a `gate` if the
+          teacher gave one for any shard.
 
         Raises:
           ConfigError: there is no head for hidden states, or one of another width.
@@ -158,11 +159,13 @@ class Tape:
         for at, (shard, row) in enumerate(self._places(indices)):
             arrays = self._arrays(shard)
             mask = _unpack_mask(arrays["predicted"][row], shape[1])
+            if "gate" in arrays:
+                columns["gate"][at] = 0
             for name, values in decode(self.meta, arrays, row, self._slots).items():
                 columns[name][at, mask] = values
         if self.kind == "hidden":
             # As a live teacher's: the product with the head is made in the dtype of hidden states.
-            columns["hidden"] = columns["hidden"].astype(head.dtype)
+            columns["hidden"] = widened(columns["hidden"], head.dtype)
             return HiddenTarget(**columns, head=head, soft_cap=self._soft_cap)
         made = TapeTarget if self.kind == "top_k" else SampledTarget
         return made(**columns, kd_temperature=self.meta["kd_temperature"])
@@ -228,7 +231,7 @@ def write_tape(
       rows: the rows it belongs to.
       score_fn: called with `batch_rows` row indices each time (the last batch of a shard repeats an
         index, so that one shape is compiled); may return device arrays, which are awaited one batch
-        late. Only positions of non-zero weight are kept.
+        late. Only positions of non-zero weight and gate are kept.
       tape_format: what is kept of them; `training.scoring.tape_scorer` makes the score_fn for it.
       teacher_id: which weights and which prompts stand behind score_fn.
       vocab_size: of the teacher, without padding.
@@ -325,14 +328,19 @@ def _write_shard(
         for at, target in _one_batch_late(indices, score_fn, batch_rows):
             here = indices[at : at + batch_rows]
             valid = batch(rows, here).weights != 0
+            if (target.gate is None) != ("gate" not in files) and at > 0:
+                raise DataError("the teacher gave a gate for some batches only")
+            gate = None
+            if target.gate is not None:
+                gate = _gate(np.asarray(target.gate)[: len(here)], valid)
+                # Behind a closed gate a target may hold anything, and nobody looks at it.
+                valid &= gate != 0
             columns, noted = encode(meta, target, valid)
             if "draw_starts" in columns:
                 columns["draw_starts"] += draw_start
                 draw_start = int(columns["draw_starts"][-1])
-            if (target.gate is None) != ("gate" not in files) and at > 0:
-                raise DataError("the teacher gave a gate for some batches only")
-            if target.gate is not None:
-                columns["gate"] = _gate(np.asarray(target.gate)[: len(here)], valid)
+            if gate is not None:
+                columns["gate"] = gate[valid]
             columns["predicted"] = np.packbits(valid, axis=-1, bitorder="little")
             columns["starts"] = kept["predicted"] + np.cumsum(valid.sum(-1), dtype=np.int64)
             for name, values in columns.items():
@@ -352,7 +360,7 @@ def _gate(gate: np.ndarray, valid: np.ndarray) -> np.ndarray:
             f"the teacher's gate is {gate.shape} for {valid.shape} positions, or not finite; "
             "expected [B, T] finite numbers"
         )
-    return gate[valid].astype(np.float32)
+    return gate.astype(np.float32)
 
 
 def _one_batch_late(

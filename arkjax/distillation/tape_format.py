@@ -1,7 +1,7 @@
 """What a tape keeps of each predicted position, and how it looks on the disk.
 
-Only positions that predict something are written, one after the other. In a shard of n rows with P
-such positions:
+Only positions that predict something, and whose gate is not 0, are written, one after the other.
+In a shard of n rows with P such positions:
 
     predicted.npy     [n, ceil(T / 8)] uint8, a bit a position, the lowest first
     starts.npy        [n + 1] int64, row r has the positions starts[r] to starts[r + 1]
@@ -179,9 +179,28 @@ def empty_columns(
     }
 
 
-def bits_of(x: np.ndarray) -> np.ndarray:
-    """What a NumPy file can hold of an array: itself, or the bits of bfloat16."""
-    return x.view(np.uint16) if x.dtype == ml_dtypes.bfloat16 else x
+def rounded(x: np.ndarray, dtype: str) -> np.ndarray:
+    """x in a tape's dtype as a NumPy file can hold it: of bfloat16 its bits.
+
+    What is not finite stays so; what is too large becomes infinite.
+    """
+    if dtype != "bfloat16":
+        # An overflow is for the caller to find.
+        with np.errstate(over="ignore"):
+            return x.astype(DTYPES[dtype], copy=False)
+    if x.dtype == ml_dtypes.bfloat16:
+        return x.view(np.uint16)
+    # To the nearest, ties to even, by whole numbers: ml_dtypes takes ten times as long.
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    up = bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))
+    return np.where(np.isnan(x), np.uint16(0x7FC0), (up >> 16).astype(np.uint16))
+
+
+def widened(x: np.ndarray, dtype: Any) -> np.ndarray:
+    """Numbers of a tape in another dtype, of the head that they are multiplied with."""
+    if x.dtype == ml_dtypes.bfloat16 and dtype == np.float32:
+        return (x.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return x.astype(dtype, copy=False)
 
 
 def _encode_top_k(
@@ -205,11 +224,10 @@ def _encode_top_k(
             f"the teacher's probabilities sum to {mass[np.argmax(np.abs(mass - 1.0))]:.3g}, not 1: "
             "its weights may be damaged, or its vocabulary padded"
         )
-    store = np.dtype(DTYPES[meta["dtype"]])
-    lowest = float(ml_dtypes.finfo(store).min)
+    lowest = float(ml_dtypes.finfo(DTYPES[meta["dtype"]]).min)
     return {
         "top_ids": pack(ids, meta["id_bits"]),
-        "top_logprobs": bits_of(np.maximum(logprobs, lowest).astype(store)),
+        "top_logprobs": rounded(np.maximum(logprobs, lowest), meta["dtype"]),
         "log_tail": tail.astype(np.float32),
     }
 
@@ -260,16 +278,17 @@ def _encode_hidden(meta: Mapping[str, Any], hidden: np.ndarray, valid: np.ndarra
             f"the teacher returned hidden states {hidden.shape} for {valid.shape} positions; "
             "expected [B, T, Dt]"
         )
-    store = np.dtype(DTYPES[meta["dtype"]])
-    # An overflow is found and named below.
-    with np.errstate(over="ignore"):
-        kept = hidden[valid].astype(store)
-    if not np.isfinite(kept.astype(np.float32)).all():
+    kept = rounded(hidden[valid], meta["dtype"])
+    if meta["dtype"] == "bfloat16":
+        finite = (kept & np.uint16(0x7F80)) != np.uint16(0x7F80)
+    else:
+        finite = np.isfinite(kept)
+    if not finite.all():
         raise DataError(
             f"the teacher's hidden states are not finite in {meta['dtype']}: "
             "its weights may be damaged, or the tape's dtype too narrow (take bfloat16 or float32)"
         )
-    return bits_of(kept)
+    return kept
 
 
 def _check_ids(ids: np.ndarray, meta: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from arkjax.distillation.rows import Rows, batch
@@ -145,6 +146,8 @@ def tape_scorer(
 
     @jax.jit
     def record(target: Dense, mask: np.ndarray, indices: np.ndarray):
+        if target.gate is not None:
+            mask = jnp.where(target.gate != 0, mask, 0.0)
         if tape_format.kind == "top_k":
             return linear_top_k(target, mask, k=tape_format.k, **common)
         n, seed = tape_format.draws, tape_format.seed

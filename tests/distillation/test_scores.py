@@ -16,9 +16,10 @@ from arkjax.distillation.scores import (
     draw_tokens,
     draw_words,
     linear_draws,
+    linear_hidden,
     linear_top_k,
 )
-from arkjax.distillation.targets import HiddenTarget, SampledTarget
+from arkjax.distillation.targets import HiddenTarget, MixtureTarget, SampledTarget
 from arkjax.errors import ConfigError
 
 B, T, D, V = 3, 7, 5, 23
@@ -180,7 +181,7 @@ def test_the_expected_gradient_is_that_of_the_forward_kl(kappa):
     teacher = HiddenTarget(
         *(jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, 5), (5, tokens)))
     )
-    objective = Objective(divergence="forward_kl", weight=1.0, kd_temperature=kappa)
+    objective = Objective(0.0, "forward_kl", weight=1.0, kd_temperature=kappa)
     labels, mask = jnp.zeros(2, jnp.int32), jnp.asarray([1.0, 0.5])
 
     @jax.jit
@@ -192,7 +193,7 @@ def test_the_expected_gradient_is_that_of_the_forward_kl(kappa):
         return jax.grad(loss, (0, 1))(hidden, head)
 
     p = probabilities(teacher, kappa, tokens)
-    total = jax.tree.map(jnp.zeros_like, (hidden, head))
+    total = [np.zeros(x.shape) for x in (hidden, head)]
     mass = 0.0
     for outcome in itertools.product(range(tokens), repeat=draws):
         # The two tokens' draws are independent, so that one outcome each at a time is enough.
@@ -201,8 +202,59 @@ def test_the_expected_gradient_is_that_of_the_forward_kl(kappa):
             ids, counts = count_tokens(jnp.asarray([outcome] * 2))
             made = SampledTarget(ids, counts / draws, kappa)
             found = gradients(made, jnp.zeros(2).at[at].set(mask[at]))
-            total = jax.tree.map(lambda a, b, c=chance: a + c * b, total, found)
+            total = [a + chance * np.asarray(b) for a, b in zip(total, found, strict=True)]
             mass += chance
     assert abs(mass - 2) < 1e-6
     for found, expected in zip(total, gradients(teacher, mask), strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+        np.testing.assert_allclose(found, expected, atol=1e-6, rtol=1e-6)
+    assert max(abs(x).max() for x in total) > 0.1
+
+
+def mixture(target, kind, soft_cap=None):
+    """Three contexts of target's shape; the third has no share and holds no number."""
+    rng = np.random.default_rng(6)
+    hidden = rng.normal(size=(B, T, 3, D)).astype(np.float32)
+    hidden[:, :, 2] = np.nan
+    shares = rng.dirichlet([1, 1], (B, T)).astype(np.float32)
+    shares = np.concatenate([shares, np.zeros((B, T, 1), np.float32)], axis=-1)
+    return MixtureTarget(
+        jnp.asarray(hidden), jnp.asarray(shares), target.head, soft_cap, kind, target.gate
+    )
+
+
+@pytest.mark.parametrize("kind, soft_cap", [("geometric", None), ("arithmetic", 2.0)])
+def test_mixtures_are_recorded_as_they_are(target, mask, kind, soft_cap):
+    mixed = mixture(target, kind, soft_cap)
+    shares = np.asarray(mixed.weights, np.float64)[..., :2, None]
+    each = HiddenTarget(mixed.hidden[..., :2, :], target.head, soft_cap)
+    p = probabilities(each, 1.5)
+    p = np.exp((shares * np.log(p)).sum(-2)) if kind == "geometric" else (shares * p).sum(-2)
+    p /= p.sum(-1, keepdims=True)
+    kept = linear_top_k(mixed, mask, k=V, kd_temperature=1.5)
+    valid = np.asarray(mask) != 0
+    found = np.take_along_axis(p, np.asarray(kept.top_ids), -1)
+    np.testing.assert_allclose(np.exp(kept.top_logprobs)[valid], found[valid], rtol=1e-4)
+    drawn = linear_draws(
+        mixed, mask, jnp.arange(B), draws=5000, seed=2, kd_temperature=1.5, chunk_size=8
+    )
+    share = np.zeros((B, T, V))
+    for b, t in np.ndindex(B, T):
+        np.add.at(share[b, t], np.asarray(drawn.ids)[b, t], np.asarray(drawn.weights)[b, t])
+    np.testing.assert_allclose(share[valid], p[valid], atol=0.03)
+
+
+def test_a_geometric_mixture_is_one_hidden_state(target, mask):
+    mixed = mixture(target, "geometric")
+    one = linear_hidden(mixed)
+    assert one.hidden.shape == (B, T, D) and one.gate is mixed.gate
+    a, b = (linear_top_k(x, mask, k=5) for x in (mixed, one))
+    np.testing.assert_array_equal(a.top_ids, b.top_ids)
+    np.testing.assert_allclose(a.top_logprobs, b.top_logprobs, atol=1e-5)
+    assert linear_hidden(target) is target
+    single = dataclasses.replace(
+        mixture(target, "arithmetic", 2.0), hidden=mixed.hidden[..., :1, :]
+    )
+    assert linear_hidden(single).soft_cap == 2.0
+    for kind, soft_cap in (("arithmetic", None), ("geometric", 2.0)):
+        with pytest.raises(ConfigError, match="kind 'top_k' or 'sampled', or one context"):
+            linear_hidden(mixture(target, kind, soft_cap))

@@ -10,7 +10,7 @@ import pytest
 from arkjax.distillation.arrays import save_arrays, write_meta
 from arkjax.distillation.rows import batch
 from arkjax.distillation.tape import Tape
-from arkjax.distillation.tape_format import TapeFormat
+from arkjax.distillation.tape_format import TapeFormat, rounded, widened
 from arkjax.distillation.targets import SampledTarget
 from arkjax.errors import ConfigError, DataError, StaleArtifactError
 from arkjax.storage import content_hash
@@ -68,6 +68,9 @@ def test_every_kind_gives_back_what_the_teacher_said(tmp_path, rows, kind, gate)
     indices = np.array([3, rows.num_rows - 1, 0, 3, 7])
     target, said = tape.targets(indices, head_of(kind)), Teacher(rows, kind, gate)(indices)
     valid = batch(rows, indices).weights != 0
+    if gate:
+        np.testing.assert_array_equal(target.gate[valid], said.gate[valid])
+        valid &= said.gate != 0
     assert type(target) is type(said)
     # One structure on all steps: a jitted step is compiled once.
     other = tape.targets(np.arange(5), head_of(kind))
@@ -130,21 +133,40 @@ def test_how_rows_are_batched_leaves_no_trace(tmp_path, rows, kind):
 
 
 @every_kind
-def test_garbage_at_positions_without_weight_is_not_kept(tmp_path, rows, kind):
+def test_garbage_without_weight_or_behind_a_closed_gate_is_not_kept(tmp_path, rows, kind):
     def teacher(indices):
         said = Teacher(rows, kind, gate=True)(indices)
-        invalid = batch(rows, indices).weights == 0
+        weightless = batch(rows, indices).weights == 0
+        closed = said.gate == 0
+        assert (closed & ~weightless).any()
 
         def spoil(x):
             x = np.array(x)
-            x[invalid] = -1 if x.dtype.kind == "i" else np.nan
+            x[weightless | closed] = -1 if x.dtype.kind == "i" else np.nan
             return x
 
-        return said.map_tokens(spoil)
+        gate = np.where(weightless, np.float32(np.nan), said.gate)
+        return dataclasses.replace(said.map_tokens(spoil), gate=gate)
 
     write(tmp_path / "spoilt", rows, teacher, FORMATS[kind])
     write(tmp_path / "clean", rows, Teacher(rows, kind, gate=True), FORMATS[kind])
     assert arrays_of(tmp_path / "spoilt") == arrays_of(tmp_path / "clean")
+
+
+@every_kind
+def test_rows_that_predict_nothing_take_no_room_and_hold_zeros(tmp_path, kind):
+    rows = make_rows()
+    weights = np.array(rows.loss_weights)
+    weights[[0, *range(5, 10)]] = 0
+    rows = dataclasses.replace(rows, loss_weights=weights)
+    write(tmp_path, rows, tape_format=FORMATS[kind])
+    tape = Tape.open(tmp_path, rows)
+    every = np.arange(rows.num_rows)
+    assert tape.predicted == (batch(rows, every).weights != 0).sum()
+    found = dense(tape.targets(every, head_of(kind)))
+    name = {"top_k": "top_logprobs", "sampled": "weights", "hidden": "hidden"}[kind]
+    numbers = found[name].astype(np.float32)
+    assert not numbers[[0, 5, 9]].any() and numbers[[1, 4, 10]].any(axis=(1, 2)).all()
 
 
 @every_kind
@@ -353,6 +375,21 @@ def test_formats_that_cannot_be(tmp_path, rows):
             TapeFormat(**fields)
     with pytest.raises(ConfigError, match="k is 51"):
         write(tmp_path, rows, tape_format=TapeFormat(k=51))
+
+
+def test_bfloat16_is_rounded_as_others_round_it():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 2**32, 100_000, np.uint32).view(np.float32)
+    edges = [0.0, -0.0, np.inf, -np.inf, np.nan, 3.4e38, -3.4e38, 1.00390625, 1.01171875, 1e-40]
+    x = np.concatenate([x, np.array(edges, np.float32)])
+    with np.errstate(all="ignore"):
+        expected = x.astype(ml_dtypes.bfloat16)
+    found = rounded(x, "bfloat16").view(ml_dtypes.bfloat16)
+    number = ~np.isnan(x)
+    np.testing.assert_array_equal(found.view(np.uint16)[number], expected.view(np.uint16)[number])
+    assert np.isnan(found[~number].astype(np.float32)).all()
+    back = widened(expected, np.dtype(np.float32))
+    np.testing.assert_array_equal(back, expected.astype(np.float32))
 
 
 def test_more_than_255_draws(tmp_path, rows):
