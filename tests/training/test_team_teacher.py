@@ -9,6 +9,8 @@ import pytest
 
 from arkjax.distillation.objective import Objective
 from arkjax.distillation.rows import batch, one_a_row
+from arkjax.distillation.tape import Tape, write_tape
+from arkjax.distillation.tape_format import TapeFormat
 from arkjax.distillation.targets import HiddenTarget, MixtureTarget
 from arkjax.errors import DataError
 from arkjax.models.placement import init_model
@@ -17,7 +19,7 @@ from arkjax.synthesis.contexts import ContextConfig, TeacherContext, TeacherView
 from arkjax.synthesis.examples import Example
 from arkjax.training import team_teacher
 from arkjax.training.metrics import read_metrics
-from arkjax.training.scoring import fresh_teacher, live_teacher
+from arkjax.training.scoring import fresh_teacher, live_teacher, tape_scorer
 from arkjax.training.team_teacher import TeamTeacher
 
 ROW = 64
@@ -223,6 +225,37 @@ def test_a_closed_example_is_learned_by_its_words_alone(
         np.testing.assert_allclose(with_teacher[name], words[name], atol=1e-6)
     lines = list(read_metrics(tmp_path / "gated" / "metrics.jsonl"))
     assert all(line["cross_entropy"] > 0 for line in lines)
+
+
+@pytest.mark.parametrize("mixture", ["geometric", "arithmetic"])
+def test_a_tape_keeps_what_the_team_says_and_its_gates(
+    rows, views, make_teacher, mesh_of, mixture, tmp_path
+):
+    model = make_teacher(mesh_of())
+    config = dataclasses.replace(
+        CONTEXTS, mixture=mixture, token_gate="consensus", token_agreement=0.7
+    )
+    closed = [dataclasses.replace(v, gate=float(e % 4 > 0)) for e, v in enumerate(views)]
+    live = live_teacher(model, rows, closed, ROW, config)
+    V = model.config.vocab_size
+    kept = TapeFormat(k=V, dtype="float32")
+    write_tape(
+        tmp_path / "tape",
+        rows,
+        tape_scorer(live, rows, kept),
+        kept,
+        teacher_id="team",
+        vocab_size=V,
+        batch_rows=4,
+    )
+    indices = np.array([4, 1, 2])
+    taped, target = Tape.open(tmp_path / "tape", rows).targets(indices), live(indices)
+    learned = batch(rows, indices).weights != 0
+    np.testing.assert_array_equal(taped.gate[learned], np.asarray(target.gate)[learned])
+    open_ = learned & (np.asarray(target.gate) > 0)
+    assert 0 < open_.sum() < learned.sum()
+    said = np.take_along_axis(said_by(target, model)[open_], taped.top_ids[open_], -1)
+    np.testing.assert_allclose(taped.top_logprobs[open_], said, atol=1e-5)
 
 
 # --- answers that were just written ---------------------------------------------------------------
