@@ -6,6 +6,7 @@ coefficient; a single `linear_divergence` then has the gradient of everything, l
 time.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -222,7 +223,5 @@ def at_temperature(
             "expected 1"
         )
     if reference is not None:
-        reference = HiddenTarget(
-            reference.hidden / shape.temperature, reference.head, reference.soft_cap
-        )
+        reference = dataclasses.replace(reference, hidden=reference.hidden / shape.temperature)
     return hidden / shape.temperature, reference

@@ -26,6 +26,7 @@ from arkjax.sharding import ShardingRules
 from arkjax.synthesis.examples import Example
 from arkjax.training.held_out import HeldOut
 from arkjax.training.loop import Feed, Loss, TrainConfig, Weights, run_training
+from arkjax.training.micro_batches import micro_batch, num_micro_batches, summed
 from arkjax.training.policy import loss_shape
 from arkjax.training.rollout_rows import at_targets, example_of, num_rows, pack_fixed, placed
 from arkjax.training.rollouts import (
@@ -215,10 +216,23 @@ def gkd_loss(
     shape = loss_shape(model_config, rollouts, rollouts.prompts, config, mesh)
 
     def loss(weights: Weights, step: OnPolicyStep) -> tuple[jax.Array, dict[str, jax.Array]]:
-        model, rows = Transformer(model_config, weights, mesh), step.lesson.batch
-        hidden, router_loss = model.forward(rows.tokens, rows.positions, rows.segment_ids)
-        head = model.head.astype(hidden.dtype)
-        total, sums = on_policy_loss(hidden, head, step.lesson, objective, on_policy, shape)
+        model = Transformer(model_config, weights, mesh)
+        number = num_micro_batches(len(step.lesson.own), rollouts.micro_rows)
+
+        def part(index: jax.Array) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
+            def pick(x: jax.Array) -> jax.Array:
+                return micro_batch(x, index, number)
+
+            target = step.lesson.target
+            some = jax.tree.map(pick, step.lesson._replace(target=None))
+            some = some._replace(target=target and target.map_tokens(pick))
+            rows = some.batch
+            hidden, router_loss = model.forward(rows.tokens, rows.positions, rows.segment_ids)
+            head = model.head.astype(hidden.dtype)
+            both = on_policy_loss(hidden, head, some, objective, on_policy, shape)
+            return *both, router_loss / number
+
+        total, sums, router_loss = summed(part, number)
         weight = jnp.maximum(sums["weight"], 1e-6)
         own = jnp.maximum(sums["own_weight"], 1e-6)
         metrics = {

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from arkjax.distillation.grpo import GRPOConfig, StepRewards, advantages, token_shares
 from arkjax.distillation.policy_loss import LossShape, PolicyBatch, policy_loss
-from arkjax.distillation.rows import batch
+from arkjax.distillation.rows import Batch, batch
 from arkjax.distillation.targets import HiddenTarget
 from arkjax.errors import ConfigError, DataError
 from arkjax.models.config import ModelConfig
@@ -23,6 +23,7 @@ from arkjax.tasks.problems import Grader, Problem
 from arkjax.text.tokenizer import Tokenizer
 from arkjax.training.held_out import HeldOut
 from arkjax.training.loop import Feed, Loss, TrainConfig, Weights, run_training
+from arkjax.training.micro_batches import micro_batch, num_micro_batches, summed
 from arkjax.training.rollout_rows import at_targets, example_of, num_rows, pack_fixed, placed
 from arkjax.training.rollouts import (
     Answer,
@@ -151,7 +152,11 @@ def policy_feed(
         )
     longest = longest_prompt + rollouts.max_tokens
     rows = num_rows(rollouts, rollouts.prompts * rollouts.samples, longest, mesh)
-    held_to = reference_fn(reference) if grpo.kl_coefficient and reference is not None else None
+    held_to = (
+        reference_fn(reference, rollouts.micro_rows)
+        if grpo.kl_coefficient and reference is not None
+        else None
+    )
 
     def feed(step: int, model: Callable[[], Transformer]) -> PolicyStep:
         asked = questions(num_problems, rollouts.prompts, sampler.seed, step)
@@ -244,17 +249,29 @@ def policy_batch(
     return made, measured
 
 
-def reference_fn(model: Transformer) -> Callable[[PolicyBatch], HiddenTarget]:
-    """Reads rows with the weights of the reference, under the student's own prompts."""
+def reference_fn(model: Transformer, micro_rows: int = 0) -> Callable[[PolicyBatch], HiddenTarget]:
+    """Reads rows with the weights of the reference, under the student's own prompts.
+
+    Args:
+      model: the reference.
+      micro_rows: rows that are read at once; 0: all.
+    """
     config, mesh = model.config, model.mesh
 
     @jax.jit
-    def read(weights: Weights, tokens, positions, segment_ids):
-        return Transformer(config, weights, mesh)(tokens, positions, segment_ids)
+    def read(weights: Weights, rows: Batch):
+        number = num_micro_batches(len(rows.tokens), micro_rows)
+
+        def part(index: jax.Array) -> jax.Array:
+            inputs = (rows.tokens, rows.positions, rows.segment_ids)
+            tokens, positions, segment_ids = (micro_batch(x, index, number) for x in inputs)
+            return Transformer(config, weights, mesh)(tokens, positions, segment_ids)
+
+        hidden = jax.lax.map(part, jnp.arange(number))
+        return hidden.swapaxes(0, 1).reshape(*rows.tokens.shape, -1)
 
     def target(inputs: PolicyBatch) -> HiddenTarget:
-        rows = inputs.batch
-        hidden = read(model.arrays(), rows.tokens, rows.positions, rows.segment_ids)
+        hidden = read(model.arrays(), inputs.batch)
         return HiddenTarget(hidden, model.head, config.logit_soft_cap or None)
 
     return target
@@ -275,10 +292,22 @@ def grpo_loss(
     shape = loss_shape(model_config, rollouts, rollouts.prompts * rollouts.samples, config, mesh)
 
     def loss(weights: Weights, step: PolicyStep) -> tuple[jax.Array, dict[str, jax.Array]]:
-        model, rows = Transformer(model_config, weights, mesh), step.answers.batch
-        hidden, router_loss = model.forward(rows.tokens, rows.positions, rows.segment_ids)
-        head = model.head.astype(hidden.dtype)
-        value, sums = policy_loss(hidden, head, step.answers, grpo, shape)
+        model = Transformer(model_config, weights, mesh)
+        number = num_micro_batches(len(step.answers.advantages), rollouts.micro_rows)
+
+        def part(index: jax.Array) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
+            def pick(x: jax.Array) -> jax.Array:
+                return micro_batch(x, index, number)
+
+            held_to = step.answers.reference
+            some = jax.tree.map(pick, step.answers._replace(reference=None))
+            some = some._replace(reference=held_to and held_to.map_tokens(pick))
+            rows = some.batch
+            hidden, router_loss = model.forward(rows.tokens, rows.positions, rows.segment_ids)
+            head = model.head.astype(hidden.dtype)
+            return *policy_loss(hidden, head, some, grpo, shape), router_loss / number
+
+        value, sums, router_loss = summed(part, number)
         tokens = jnp.maximum(sums["tokens"], 1.0)
         metrics = {
             "objective": sums["objective"],

@@ -87,15 +87,21 @@ def num_rows(config: RolloutConfig, count: int, longest: int, mesh: Mesh) -> int
       mesh: over whose data and fsdp axes the rows are spread.
 
     Raises:
-      ConfigError: if the given number cannot be spread over the mesh.
+      ConfigError: if a given number cannot be spread over the mesh.
     """
     spread = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    if config.rows % spread:
-        raise ConfigError(
-            f"rollouts.rows is {config.rows}: it must be a multiple of the {spread} devices along "
-            "data and fsdp"
-        )
-    return config.rows or rows_needed(count, longest, config.row_length, spread)
+    for name in ("rows", "micro_rows"):
+        if getattr(config, name) % spread:
+            raise ConfigError(
+                f"rollouts.{name} is {getattr(config, name)}: it must be a multiple of the "
+                f"{spread} devices along data and fsdp"
+            )
+    if config.rows:
+        return config.rows
+    rows = rows_needed(count, longest, config.row_length, spread)
+    if not 0 < config.micro_rows < rows:
+        return rows
+    return -(-rows // config.micro_rows) * config.micro_rows
 
 
 def placed(by_row: Any, measured: dict[str, float], mesh: Mesh) -> tuple[Any, Any]:

@@ -50,6 +50,7 @@ class RolloutConfig:
         weights that it trains. More leaves answers up to `refresh_steps - 1` steps behind.
       row_length: T of the rows that answers are packed into behind their prompts.
       rows: B of a step's batch; 0: as many as any answers to these prompts could need.
+      micro_rows: rows whose activations exist at once in a training step; 0: all.
 
     Raises:
       ConfigError: if a value is outside its range.
@@ -62,6 +63,7 @@ class RolloutConfig:
     temperature: float = 1.0
     refresh_steps: int = 1
     rows: int = 0
+    micro_rows: int = 0
 
     def __post_init__(self) -> None:
         for name in ("prompts", "samples", "max_tokens", "row_length", "refresh_steps"):
@@ -72,8 +74,14 @@ class RolloutConfig:
                 f"rollouts.temperature is {self.temperature}: expected a positive number; at 0 all "
                 "answers to a problem are the same"
             )
-        if self.rows < 0:
-            raise ConfigError(f"rollouts.rows is {self.rows}: expected 0 or more")
+        for name in ("rows", "micro_rows"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"rollouts.{name} is {getattr(self, name)}: expected 0 or more")
+        if self.rows and self.micro_rows and self.rows % self.micro_rows:
+            raise ConfigError(
+                f"rollouts.rows is {self.rows}: expected a multiple of rollouts.micro_rows, "
+                f"{self.micro_rows}"
+            )
 
     def check_resume(self, checkpoint_every: int) -> None:
         """Raise ConfigError unless a run can go on from each of its checkpoints as if unbroken.

@@ -135,6 +135,16 @@ def test_interrupted_training_ends_bit_by_bit_the_same(stop, learn, stops_at, tm
         assert line["importance"] == pytest.approx(1.0 if line["own_examples"] else 0.0, abs=1e-4)
 
 
+def test_micro_batches_train_the_same(learn, tmp_path):
+    logs = []
+    for micro_rows in (0, 2):
+        rollouts = dataclasses.replace(ROLLOUTS, micro_rows=micro_rows, rows=6)
+        logs.append(learn(tmp_path / str(micro_rows), 3, rollouts=rollouts)[1])
+    for metric in ("loss", "divergence", "own_loss", "gradient_norm"):
+        one, other = ([line[metric] for line in log] for log in logs)
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
 def test_without_own_answers_nothing_is_sampled(learn, tmp_path, monkeypatch):
     monkeypatch.setattr(Engine, "submit", None)
     monkeypatch.setattr(Engine, "update", None)

@@ -139,7 +139,8 @@ def test_a_mesh_trains_the_same(learn, model, mesh_of, tmp_path):
     spread = init_model(model.config, 0, mesh, ShardingRules())
     grpo = dataclasses.replace(GRPO, kl_coefficient=0.1)
     one, log = learn(tmp_path / "one", 2, grpo, reference=model)
-    many, other = learn(tmp_path / "many", 2, grpo, student=spread, reference=spread)
+    parts = dataclasses.replace(ROLLOUTS, micro_rows=8)
+    many, other = learn(tmp_path / "many", 2, grpo, parts, student=spread, reference=spread)
     assert [line["reward"] for line in log] == [line["reward"] for line in other]
     for name in ("kl", "ratio", "objective", "entropy", "gradient_norm"):
         np.testing.assert_allclose(
@@ -148,6 +149,21 @@ def test_a_mesh_trains_the_same(learn, model, mesh_of, tmp_path):
     for name in one:
         # Adam divides by the gradient's size: what is rounding in it shows.
         np.testing.assert_allclose(one[name], many[name], atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["default", "gspo"])
+def test_micro_batches_train_the_same(name, learn, model, tmp_path):
+    grpo = dataclasses.replace(VARIANTS.get(name, GRPO), kl_coefficient=0.1)
+    whole, log = learn(tmp_path / "whole", 3, grpo, reference=model)
+    rollouts = dataclasses.replace(ROLLOUTS, micro_rows=4)
+    parts, other = learn(tmp_path / "parts", 3, grpo, rollouts, reference=model)
+    assert [line["reward"] for line in log] == [line["reward"] for line in other]
+    for metric in ("loss", "kl", "ratio", "entropy", "clip_share", "gradient_norm"):
+        np.testing.assert_allclose(
+            [line[metric] for line in log], [line[metric] for line in other], rtol=1e-3, atol=2e-5
+        )
+    for weight in whole:
+        np.testing.assert_allclose(whole[weight], parts[weight], atol=1e-3)
 
 
 def test_the_kl_holds_the_student_to_its_reference(learn, model, tmp_path):
