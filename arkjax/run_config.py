@@ -81,15 +81,9 @@ class TeacherConfig:
     tape: TapeKind = added("top_k")
     draws: int = added(12)
 
-    def tape_format(self, kd_temperature: float) -> TapeFormat:
-        """What the tape keeps, of probabilities at a temperature."""
-        return TapeFormat(
-            self.tape,
-            k=self.top_k,
-            draws=self.draws,
-            dtype=self.dtype,
-            kd_temperature=kd_temperature,
-        )
+    def tape_format(self, kd_temperature: float, seed: int) -> TapeFormat:
+        """What the tape keeps, of probabilities at a temperature; `seed` of the draws."""
+        return TapeFormat(self.tape, self.top_k, self.draws, seed, self.dtype, kd_temperature)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +200,13 @@ class RunConfig:
         if self.sample.problems < 1:
             raise ConfigError(
                 f"config.sample.problems is {self.sample.problems}: the team needs at least one"
+            )
+        terms = [term.name for term in self.student.objective.terms]
+        if self.teacher.tape == "sampled" and terms != ["forward_kl"]:
+            raise ConfigError(
+                "config.teacher.tape is 'sampled', but config.student.objective.divergence is "
+                f"{self.student.objective.divergence!r}: drawn tokens give an unbiased gradient of "
+                "the forward KL alone; choose forward_kl, or another tape"
             )
         if self.student.held_out and "validation" in self.evaluation.splits:
             raise ConfigError(

@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.sample.samples = "self_consistency:max_tokens=30"
     c.sample.roles = "roles:max_tokens=30"
 
-    c.teacher.row_length = 180
+    c.teacher.row_length = 320
     c.teacher.shard_rows = 16
 
     c.student.row_length = 96

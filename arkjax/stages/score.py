@@ -23,28 +23,31 @@ def score(session: Session, path: Path) -> dict:
             team_views(session, [p.provenance for p in rows.placements], teacher.contexts),
             teacher.row_length,
             teacher.contexts,
+            vocab_size=session.tokenizer.vocab_size,
         )
-        form = teacher.tape_format(session.config.student.objective.kd_temperature)
+        kept = teacher.tape_format(session.config.student.objective.kd_temperature, session.seed)
         with session.progress.task("tape", total=rows.num_rows, unit="rows") as task:
             write_tape(
                 path / dataset,
                 rows,
-                tape_scorer(live, rows, form, vocab_size=session.tokenizer.vocab_size),
-                form,
+                tape_scorer(live, rows, kept, vocab_size=session.tokenizer.vocab_size),
+                kept,
                 teacher_id=content_hash(session.inputs("score")),
                 vocab_size=session.tokenizer.vocab_size,
                 batch_rows=teacher.batch_rows,
                 shard_rows=teacher.shard_rows,
                 progress=task.advance,
             )
-        tape = Tape.open(path / dataset, rows)
+        tape = Tape.open(path / dataset, rows, hashes=False)  # Just written.
         tapes[dataset] = {
             "rows": rows.num_rows,
-            "kind": form.kind,
+            "kind": tape.kind,
+            "tokens": tape.predicted,
             "bytes_per_token": tape.bytes_per_token,
             "teacher": live.team.summary(),
         }
         session.progress.say(
-            f"tape {dataset}: {tape.bytes_per_token:.1f} bytes a position of a row"
+            f"{dataset}: {tape.kind} tape, {tape.bytes_per_token:.1f} bytes a token, "
+            f"{tape.predicted:,} tokens"
         )
     return {"tapes": tapes}
