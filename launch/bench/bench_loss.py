@@ -1,6 +1,6 @@
 """Memory and time of the chunked loss against the dense one: compiled for TPUs, run on the CPU.
 
-    python launch/bench/bench_loss.py [--chips v5p v6e] [--chunk 512] [--tokens 4096]
+    python launch/bench/bench_loss.py [--chips v5p v6e] [--chunk 384] [--tokens 4096]
         [--vocabulary 151936] [--width 4096] [--teacher-width 4096] [--repeats 5] [--quick]
         [--skip-cpu | --skip-tpu]
 
@@ -134,10 +134,11 @@ def on_cpu(args: argparse.Namespace) -> dict[str, dict]:
     live, tape = values(args)
     found = {}
     forms = {
-        short: (dense(name), live, chunked(name, args.chunk), live) for short, name in NAMES.items()
+        short: (dense(name), live, chunked(name, args.cpu_chunk), live)
+        for short, name in NAMES.items()
     }
     # The live teacher stands where dense does.
-    ours = chunked("forward_kl", args.chunk)
+    ours = chunked("forward_kl", args.cpu_chunk)
     forms["tape"] = (ours, live, ours, tape)
     for short, (theirs, their_inputs, mine, my_inputs) in forms.items():
         steps = [(jax.jit(theirs), their_inputs), (jax.jit(mine), my_inputs)]
@@ -177,13 +178,14 @@ def agree(short: str, dense_result, our_result) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--chips", nargs="+", default=["v5p", "v6e"], choices=SLICES)
-    parser.add_argument("--chunk", type=int, default=512)
+    parser.add_argument("--chunk", type=int, default=384)
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--vocabulary", type=int, default=151_936)
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--teacher-width", type=int, default=4096)
-    parser.add_argument("--cpu-tokens", type=int, default=2048)
-    parser.add_argument("--cpu-vocabulary", type=int, default=32_768)
+    parser.add_argument("--cpu-chunk", type=int, default=256)
+    parser.add_argument("--cpu-tokens", type=int, default=1024)
+    parser.add_argument("--cpu-vocabulary", type=int, default=16_384)
     parser.add_argument("--cpu-width", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--skip-cpu", action="store_true")

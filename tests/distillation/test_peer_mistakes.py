@@ -22,7 +22,7 @@ def normal(seed, *shape):
 
 
 def of_distributions(q, p, objective, labels=None, dtype=jnp.float32):
-    """Loss and d logits `[N, V]` of these distributions: logits are hidden states of a unit head."""
+    """Loss and d logits `[N, V]` of these distributions; a unit head makes hidden states logits."""
     head = jnp.eye(q.shape[-1], dtype=dtype)
     target = HiddenTarget(jnp.log(p).astype(dtype), head)
     labels = jnp.zeros(q.shape[0], jnp.int32) if labels is None else labels
@@ -93,7 +93,11 @@ def test_labels_are_the_next_tokens():
         expected = np.roll(inputs.tokens, -shift, axis=1)
         hidden = 30.0 * jax.nn.one_hot(expected, 10)
         loss, aux = linear_divergence(
-            hidden, jnp.eye(10), inputs.targets, inputs.weights, objective=Objective()
+            hidden,
+            jnp.eye(10),
+            jnp.asarray(inputs.targets),
+            jnp.asarray(inputs.weights),
+            objective=Objective(),
         )
         assert aux["tokens"] == valid.sum() == 5
         assert (loss < 1e-6) == low and (low or loss > 100)
