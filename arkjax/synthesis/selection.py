@@ -1,19 +1,49 @@
-"""Which recorded calls become traces to learn from, and how many each filter kept and dropped."""
+"""Which recorded calls become traces to learn from, and how many each filter kept and dropped.
+
+What is preferred follows one order: that an answer was verified (or, without gold answers, is the
+team's) decides whether a call is a trace at all; agreement decides about problems (`min_agreeing`,
+`weights="agreement"`); attribution decides among the traces of one problem. What agents say of
+their own confidence is not used: turned into weights it is nearly uniform (.27 to .73 for two
+teachers in MAD-OPD, arXiv 2605.01347), and it is the model's word on itself.
+"""
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Literal, get_args
+
+import numpy as np
 
 from arkjax.errors import ConfigError
+from arkjax.storage import added
 from arkjax.synthesis.attribution import AttributionConfig
-from arkjax.synthesis.diversity import most_diverse
+from arkjax.synthesis.counts import Counts
+from arkjax.synthesis.diversity import (
+    Distance,
+    Diversity,
+    Embedding,
+    distance,
+    hidden_distance,
+    most_diverse,
+    step_distance,
+)
+from arkjax.synthesis.minhash import near_duplicates, signatures
+from arkjax.synthesis.operations import StepReader
+from arkjax.synthesis.steps import StepKind, check_step_kind
 from arkjax.synthesis.weights import CreditKind, credit_of
 from arkjax.tasks.problems import Grader
 from arkjax.trajectories.attribution import Attribution
 from arkjax.trajectories.schema import Call
 
 Gate = Literal["gold", "team"]
+Form = Literal["none", "best", "corrective", "consolidated", "synthesizer", "answer_only"]
+Balance = Literal["none", "problems"]
+Accepted = Callable[[Call], bool]
+
+# Debates whose candidates are embedded together.
+_TOGETHER = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +51,7 @@ class SelectionConfig:
     """How traces are chosen.
 
     Attributes:
-      max_traces: k, most traces of one problem.
+      max_traces: k, most traces of one problem, and most examples.
       min_agreeing: problems with fewer correct calls than this are dropped (AgentArk drops those
         with fewer than two for DA, since a lone right answer may be luck).
       prefer_corrective: take corrective traces before others.
@@ -30,9 +60,23 @@ class SelectionConfig:
       attribution: what is worked out about who contributed what to the team's debates.
       prefer: of the team's traces, after corrective ones, take first those with the most credit of
         this kind: "none", "influence", "shapley" or "corrected" (`arkjax.synthesis.weights`).
-      weights: examples made of the team's traces weigh in training by their credit of this kind;
-        "none" gives all the same weight. Neither touches students that never look at gold
-        answers, since credit is given for what helped towards these.
+      weights: examples made of the team's traces weigh in training by their credit of this kind, or
+        by the share of the problem's answers that agree with theirs ("agreement"); "none" gives all
+        the same weight. Neither touches students that never look at gold answers, since credit is
+        given for what helped towards these; their agreement is with the team's answer.
+      diversity: in what traces of one problem are to differ: "ngrams" of tokens; "steps", what they
+        work out in which order; "hidden", what the base model sees in them.
+      form: what becomes of a problem's traces: "none", examples as they are; "best", one of them;
+        or one of the unified forms of `arkjax.synthesis.unified`.
+      fallback: where a form cannot be had, take the best trace as it is, so that forms are compared
+        on the same problems; else the problem is left out.
+      steps: how answers are cut into steps; see `step_ends`.
+      correction: what stands between a wrong step and its correction in corrective examples.
+      near_duplicates: estimated Jaccard index of token n-grams, in (0, 1], from which an example
+        counts as one that is there already, whatever its problem; 0 keeps all.
+      balance: "problems" gives every problem the same weight, however many examples it has.
+      max_per_difficulty: most problems of each fifth of difficulty, which is the share of answers
+        that were accepted; 0 keeps all. Those kept are drawn by a hash of their names.
     """
 
     max_traces: int
@@ -41,19 +85,46 @@ class SelectionConfig:
     gate: Gate = "gold"
     attribution: AttributionConfig = AttributionConfig()
     prefer: CreditKind = "none"
-    weights: CreditKind = "none"
+    weights: CreditKind | Literal["agreement"] = "none"
+    diversity: Diversity = added("ngrams")
+    form: Form = added("none")
+    fallback: bool = added(True)
+    steps: StepKind = added("auto")
+    correction: str = added("\n\nWait, that is not right.\n\n")
+    near_duplicates: float = added(0.0)
+    balance: Balance = added("none")
+    max_per_difficulty: int = added(0)
 
     def __post_init__(self) -> None:
         if self.max_traces < 1 or self.min_agreeing < 1:
             raise ConfigError("synthesis: max_traces and min_agreeing must be at least 1")
         for name in ("prefer", "weights"):
             kind = getattr(self, name)
+            if name == "weights" and kind == "agreement":
+                continue
             # Who corrected whom is in every attribution.
             if kind not in ("none", "corrected", *self.attribution.kinds):
                 raise ConfigError(
                     f"synthesis.{name} is {kind!r}, but synthesis.attribution.kinds is "
                     f"{self.attribution.kinds}: add {kind!r} to it"
                 )
+        for name, kinds in (("diversity", Diversity), ("form", Form), ("balance", Balance)):
+            if getattr(self, name) not in get_args(kinds):
+                raise ConfigError(
+                    f"synthesis.{name} is {getattr(self, name)!r}: choose one of "
+                    f"{', '.join(get_args(kinds))}"
+                )
+        check_step_kind(self.steps)
+        if not 0 <= self.near_duplicates <= 1:
+            raise ConfigError(
+                f"synthesis.near_duplicates is {self.near_duplicates}: give a similarity in (0, 1],"
+                " or 0 to keep all"
+            )
+        if self.max_per_difficulty < 0:
+            raise ConfigError(
+                f"synthesis.max_per_difficulty is {self.max_per_difficulty}: give a number of "
+                "problems, or 0 to keep all"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,32 +135,41 @@ class Trace:
     kind: str
 
 
-@dataclasses.dataclass
-class Counts:
-    """What the filters of one selection did.
+@dataclasses.dataclass(frozen=True)
+class Correction:
+    """How an agent came to be right: what it had said, and who had disagreed with that."""
+
+    before: Call
+    objections: tuple[Call, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """What is chosen of one problem.
 
     Attributes:
-      problems: problems looked at; `problems_kept` gave at least one trace.
-      too_few_agreeing: problems dropped for too few agreeing calls.
-      calls: calls looked at; `calls_accepted` passed the gate.
-      unfinished: calls dropped because they ran into their token limit.
-      repeated: accepted calls whose words stood there already.
-      beyond_limit: accepted, distinct calls beyond `max_traces`.
-      corrective: traces kept that correct an earlier error; `traces` counts all kept.
-      sampled_tokens: tokens generated for all calls looked at: the sampling budget.
+      problem_id: the problem.
+      calls: all its calls, those of tools aside, in the order spoken.
+      finished: the accepted, finished ones, the preferred first.
+      traces: the chosen ones of these.
+      corrections: of those of `finished` that correct an error, by call id.
+      share: of the calls that state an answer, how many were accepted.
     """
 
-    problems: int = 0
-    problems_kept: int = 0
-    too_few_agreeing: int = 0
-    calls: int = 0
-    calls_accepted: int = 0
-    unfinished: int = 0
-    repeated: int = 0
-    beyond_limit: int = 0
-    corrective: int = 0
-    traces: int = 0
-    sampled_tokens: int = 0
+    problem_id: str
+    calls: tuple[Call, ...]
+    finished: tuple[Call, ...]
+    traces: tuple[Trace, ...]
+    corrections: Mapping[str, Correction]
+    share: float
+
+
+def grouped(calls: Iterable[Call]) -> list[tuple[str, list[Call]]]:
+    """Each problem with its calls, by problem id."""
+    by_problem: dict[str, list[Call]] = collections.defaultdict(list)
+    for call in calls:
+        by_problem[call.problem_id].append(call)
+    return sorted(by_problem.items())
 
 
 def select(
@@ -98,6 +178,9 @@ def select(
     grader: Grader,
     config: SelectionConfig,
     attribution: Attribution | None = None,
+    *,
+    reader: StepReader | None = None,
+    embed: Embedding | None = None,
 ) -> tuple[list[Trace], Counts]:
     """Choose the traces to learn from, problem by problem.
 
@@ -107,61 +190,145 @@ def select(
       grader: says when two answers are equal.
       config: the filters.
       attribution: of the debates that the calls are from, for `config.prefer`.
+      reader: of steps, for `config.diversity` "steps".
+      embed: of calls, for `config.diversity` "hidden".
 
     Returns:
       The traces, ordered by problem id and then by preference, and the counts.
+
+    Raises:
+      ConfigError: if the diversity asked for needs what was not given.
     """
-    by_problem: dict[str, list[Call]] = collections.defaultdict(list)
-    for call in calls:
-        # What a tool has written is nobody's words to learn.
-        if not call.is_action:
-            by_problem[call.problem_id].append(call)
-    counts, traces = Counts(), []
-    for problem_id in sorted(by_problem):
-        of_problem = sorted(by_problem[problem_id], key=lambda c: (c.round, c.agent, c.sample))
-        answer = team_answers.get(problem_id)
-        chosen = _of_problem(of_problem, answer, grader, config, attribution, counts)
-        counts.problems += 1
-        counts.problems_kept += bool(chosen)
-        traces += chosen
+    counts = Counts()
+    chosen = choose(
+        grouped(calls), team_answers, grader, config, counts, attribution, reader, embed
+    )
+    traces = [trace for of_problem in chosen for trace in of_problem.traces]
+    kept = unlike([trace.call.gen_ids for trace in traces], config.near_duplicates)
+    before, traces = traces, [trace for trace, keep in zip(traces, kept, strict=True) if keep]
+    if config.near_duplicates:
+        names = [[trace.call.problem_id for trace in some] for some in (before, traces)]
+        counts.passed_all("near_duplicates", *names)
+        counts.near_duplicates = len(before) - len(traces)
+    counts.problems_kept = len({trace.call.problem_id for trace in traces})
     counts.traces = len(traces)
     counts.corrective = sum(trace.kind == "corrective" for trace in traces)
     return traces, counts
 
 
-def _of_problem(
+def unlike(sequences: Sequence[Sequence[int]], threshold: float) -> list[bool]:
+    """Which token sequences are not near-duplicates of an earlier one; all, at threshold 0."""
+    if not threshold or not sequences:
+        return [True] * len(sequences)
+    first = near_duplicates(signatures(sequences), threshold)
+    return (first == np.arange(len(first))).tolist()
+
+
+def choose(
+    debates: Iterable[tuple[str, Sequence[Call]]],
+    team_answers: Mapping[str, str | None],
+    grader: Grader,
+    config: SelectionConfig,
+    counts: Counts,
+    attribution: Attribution | None = None,
+    reader: StepReader | None = None,
+    embed: Embedding | None = None,
+) -> Iterator[Chosen]:
+    """What `select` chooses, debate by debate, in their order; a few debates are held at a time.
+
+    Args:
+      debates: problem ids, each once, with all calls of the problem.
+      counts: added to.
+      team_answers, grader, config, attribution, reader, embed: as of `select`.
+    """
+    needed = {"steps": ("a reader of steps", reader), "hidden": ("an embedding", embed)}
+    what, given = needed.get(config.diversity, ("", True))
+    if given is None:
+        raise ConfigError(f"synthesis.diversity is {config.diversity!r}: it needs {what}")
+    left = iter(debates)
+    while some := list(itertools.islice(left, _TOGETHER)):
+        found = [
+            _candidates(name, calls, team_answers.get(name), grader, config, attribution, counts)
+            for name, calls in some
+        ]
+        between = _between([distinct for _, distinct in found], config, reader, embed)
+        for candidates, distinct in found:
+            # Where there is nothing to choose, no model was asked.
+            by = between if _is_chosen_of(distinct, config) else distance
+            calls = most_diverse(distinct, config.max_traces, by)
+            counts.beyond_limit += len(distinct) - len(calls)
+            counts.passed("limit", len(distinct), len(calls))
+            traces = tuple(
+                Trace(c, "corrective" if c.call_id in candidates.corrections else "agreeing")
+                for c in calls
+            )
+            yield dataclasses.replace(candidates, traces=traces)
+
+
+def _between(
+    of_problems: Sequence[Sequence[Call]],
+    config: SelectionConfig,
+    reader: StepReader | None,
+    embed: Embedding | None,
+) -> Distance:
+    """The distance by which the candidates of some problems are compared."""
+    if config.diversity == "steps":
+        return step_distance(reader)
+    if config.diversity == "ngrams":
+        return distance
+    calls = [call for some in of_problems if _is_chosen_of(some, config) for call in some]
+    return hidden_distance(calls, embed(calls)) if calls else distance
+
+
+def _is_chosen_of(distinct: Sequence[Call], config: SelectionConfig) -> bool:
+    """Whether some of a problem's traces have to be left out, and not all but the first."""
+    return config.diversity != "hidden" or len(distinct) > config.max_traces > 1
+
+
+def _candidates(
+    problem_id: str,
     calls: Sequence[Call],
     team_answer: str | None,
     grader: Grader,
     config: SelectionConfig,
     attribution: Attribution | None,
     counts: Counts,
-) -> list[Trace]:
-    def accepted(call: Call) -> bool:
-        if config.gate == "gold":
-            return bool(call.correct)
-        answer = call.parsed.get("answer")
-        return answer is not None and team_answer is not None and grader.equal(answer, team_answer)
-
-    agreeing = [call for call in calls if accepted(call)]
-    counts.calls += len(calls)
-    counts.sampled_tokens += sum(len(call.gen_ids) for call in calls)
+) -> tuple[Chosen, list[Call]]:
+    """The calls of one problem that may become traces, and of these the distinct ones."""
+    # What a tool has written is nobody's words to learn.
+    spoken = [call for call in calls if not call.is_action]
+    spoken.sort(key=lambda c: (c.round, c.agent, c.sample))
+    accepted = acceptance(grader, config.gate, team_answer)
+    agreeing = [call for call in spoken if accepted(call)]
+    stated = sum(call.parsed.get("answer") is not None or accepted(call) for call in spoken)
+    share = len(agreeing) / stated if stated else 0.0
+    none = Chosen(problem_id, tuple(spoken), (), (), {}, share)
+    # A problem about which only tools have spoken was not looked at.
+    counts.problems += bool(spoken)
+    counts.calls += len(spoken)
+    counts.sampled_tokens += sum(len(call.gen_ids) for call in spoken)
     counts.calls_accepted += len(agreeing)
-    if len(agreeing) < config.min_agreeing:
+    counts.passed("gate", len(spoken), len(agreeing))
+    enough = len(agreeing) >= config.min_agreeing
+    counts.passed("agreement", len(agreeing), len(agreeing) if enough else 0)
+    if not enough:
         counts.too_few_agreeing += bool(agreeing)
-        return []
+        return none, []
     finished = [call for call in agreeing if call.finish_reason == "stop"]
     counts.unfinished += len(agreeing) - len(finished)
-    corrects = {call.call_id: is_corrective(call, calls, accepted) for call in finished}
+    counts.passed("finished", len(agreeing), len(finished))
+    found = {call.call_id: correction_of(call, spoken, accepted) for call in finished}
+    corrections = {name: correction for name, correction in found.items() if correction}
 
     def credit(call: Call) -> float:
         known = attribution and credit_of(call, attribution, config.prefer)
         return known or 0.0
 
     # Corrective traces first; then what was said latest, with the most knowledge of the others.
+    corrective_first = config.prefer_corrective or config.form == "corrective"
     finished.sort(
         key=lambda c: (
-            not (config.prefer_corrective and corrects[c.call_id]),
+            not (corrective_first and c.call_id in corrections),
             -credit(c),
             -c.round,
             c.agent,
@@ -173,13 +340,32 @@ def _of_problem(
         by_words.setdefault(call.gen_ids, call)
     distinct = list(by_words.values())
     counts.repeated += len(finished) - len(distinct)
-    chosen = most_diverse(distinct, config.max_traces)
-    counts.beyond_limit += len(distinct) - len(chosen)
-    return [Trace(call, "corrective" if corrects[call.call_id] else "agreeing") for call in chosen]
+    counts.passed("distinct", len(finished), len(distinct))
+    made = dataclasses.replace(none, finished=tuple(finished), corrections=corrections)
+    return made, distinct
 
 
-def is_corrective(call: Call, calls: Sequence[Call], accepted) -> bool:
-    """Whether an agent, wrong before, is right here after a visible message disagreed with it.
+def acceptance(grader: Grader, gate: Gate, team_answer: str | None) -> Accepted:
+    """What a gate lets pass of one problem's calls."""
+
+    def accepted(call: Call) -> bool:
+        if gate == "gold":
+            return bool(call.correct)
+        answer = call.parsed.get("answer")
+        return answer is not None and team_answer is not None and grader.equal(answer, team_answer)
+
+    return accepted
+
+
+def difficulty(share: float) -> int:
+    """The fifth of difficulty of a problem, 0 the hardest, given the share of accepted answers."""
+    return min(max(math.ceil(5 * share) - 1, 0), 4)
+
+
+def correction_of(call: Call, calls: Sequence[Call], accepted: Accepted) -> Correction | None:
+    """How a call corrects its author; None if it does not.
+
+    It does if the author, wrong before, is right here after a visible message disagreed with it.
 
     Args:
       call: the call in question.
@@ -187,13 +373,24 @@ def is_corrective(call: Call, calls: Sequence[Call], accepted) -> bool:
       accepted: says whether a call's answer counts as right.
     """
     if not accepted(call):
-        return False
-    seen = [other for other in calls if other.call_id in set(call.parents)]
+        return None
     before = [c for c in calls if c.agent == call.agent and c.round < call.round]
     if not before:
-        return False
+        return None
     last = max(before, key=lambda c: (c.round, c.sample))
-    wrong_answer = last.parsed.get("answer")
-    return not accepted(last) and any(
-        other.agent != call.agent and other.parsed.get("answer") != wrong_answer for other in seen
+    if accepted(last):
+        return None
+    wrong_answer, seen = last.parsed.get("answer"), set(call.parents)
+    objections = tuple(
+        other
+        for other in calls
+        if other.call_id in seen
+        and other.agent != call.agent
+        and other.parsed.get("answer") != wrong_answer
     )
+    return Correction(last, objections) if objections else None
+
+
+def is_corrective(call: Call, calls: Sequence[Call], accepted: Accepted) -> bool:
+    """Whether a call corrects its author; see `correction_of`."""
+    return correction_of(call, calls, accepted) is not None

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,3 +52,17 @@ class Grader(Protocol):
 
     def grade(self, problem: Problem, text: str) -> Grade:
         """Compare the answer stated in `text` with the problem's gold answer."""
+
+
+@runtime_checkable
+class StepGrader(Grader, Protocol):
+    """A grader of a task whose answers are made of steps that can be read one by one."""
+
+    def read_step(self, text: str) -> tuple[str, str] | None:
+        """What a step works out and what it takes that to be; None if it is no step of the task."""
+
+    def holds(self, problem: Problem, text: str) -> bool:
+        """Whether an answer is right in every step, and leaves none out."""
+
+    def first_wrong_step(self, problem: Problem, text: str) -> int | None:
+        """Index of the first step that is wrong; None if every step is right."""

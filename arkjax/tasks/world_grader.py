@@ -47,3 +47,20 @@ class WorldGrader:
             if (int(value), int(claimed)) != (truth, total):
                 return index
         return None
+
+    def read_step(self, text: str) -> tuple[str, str] | None:
+        """The item of a step, and its value and running total: whatever words state them."""
+        found = _STEP.findall(text)
+        if len(found) != 1:
+            return None
+        domain, a, b, value, total = found[0]
+        return f"{domain} {a} {b}", f"{value} {total}"
+
+    def holds(self, problem: Problem, text: str) -> bool:
+        """Whether the final digit is right, and so is one step for every item."""
+        asked = len(parse_question(problem.question))
+        return (
+            self.grade(problem, text).correct
+            and len(_STEP.findall(text)) == asked
+            and self.first_wrong_step(problem, text) is None
+        )

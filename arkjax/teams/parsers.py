@@ -34,6 +34,7 @@ _DIGITS = re.compile(
     r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+)?|\.[0-9]+)"
     r"(?![A-Za-z_0-9])"
 )
+_FRACTION = re.compile(r"\\[dtc]?frac[ ]?\{[ ]?([0-9]{1,32})[ ]?\}[ ]?\{[ ]?([0-9]{1,32})[ ]?\}")
 
 
 def fields_of(kind: str, pattern: str = "", keys: Sequence[str] = ()) -> tuple[str, ...]:
@@ -89,8 +90,11 @@ def parse(
 
 
 def last_number(text: str) -> str | None:
-    """The last number in `text`: integer, decimal or fraction, without thousands separators."""
-    tail = _tail(text).replace("\u2212", "-")
+    """The last number in `text`: integer, decimal or fraction, without thousands separators.
+
+    A fraction in LaTeX is written with a stroke, `\\frac{3}{4}` as 3/4.
+    """
+    tail = _FRACTION.sub(r"\1/\2", _tail(text).replace("\u2212", "-"))
     found = None
     for match in _DIGITS.finditer(tail):
         found = match

@@ -4,10 +4,12 @@ import dataclasses
 import itertools
 import random
 
+import numpy as np
 import pytest
 
+from arkjax.config import to_dict
 from arkjax.errors import ConfigError
-from arkjax.synthesis.selection import SelectionConfig, is_corrective, select
+from arkjax.synthesis.selection import SelectionConfig, difficulty, is_corrective, select
 
 pytestmark = pytest.mark.fast
 DA = SelectionConfig(max_traces=3, min_agreeing=2, prefer_corrective=True)
@@ -220,3 +222,78 @@ def test_without_a_team_answer_nothing_agrees_with_it(record, grader):
     traces, counts = select(record, dict.fromkeys({c.problem_id for c in record}), grader, config)
     assert traces == [] and counts.calls_accepted == 0
     assert select(record, {}, grader, config) == (traces, counts)
+
+
+# --- diversity, near-duplicates, and configs that came before them --------------------------------
+
+
+def test_hidden_states_decide_where_that_is_asked(call, grader):
+    """And only calls among which there is something to choose are embedded."""
+    calls = [call(agent=agent) for agent in "abc"] + [call(agent=a, problem="p2") for a in "ab"]
+    asked = []
+
+    def embed(some):
+        asked.extend(some)
+        return np.array([[{"a": 1.0, "b": -2.0, "c": 0.9}[c.agent], 1.0] for c in some])
+
+    config = dataclasses.replace(DA, max_traces=2, diversity="hidden")
+    traces, _ = select(calls, {}, grader, config, embed=embed)
+    assert chosen(traces) == ["p1/0/a/0", "p1/0/b/0", "p2/0/a/0", "p2/0/b/0"]
+    assert {c.problem_id for c in asked} == {"p1"} and len(asked) == 3
+
+
+@pytest.mark.parametrize("kind", ["steps", "hidden"])
+def test_a_diversity_that_needs_more_than_was_given_is_refused(call, grader, kind):
+    config = dataclasses.replace(DA, diversity=kind)
+    with pytest.raises(ConfigError, match=f"synthesis.diversity is '{kind}': it needs"):
+        select([call()], {}, grader, config)
+
+
+def test_traces_that_say_nearly_the_same_are_kept_once(call, grader):
+    words = tuple(range(10, 60))
+    calls = [
+        call(problem=problem, agent=agent, words=(*words[:-1], last))
+        for problem, agent, last in (("p1", "a", 3), ("p1", "b", 4), ("p2", "a", 5), ("p2", "b", 6))
+    ]
+    calls += [call(problem="p3", agent=agent) for agent in "ab"]
+    config = dataclasses.replace(DA, near_duplicates=0.8)
+    traces, counts = select(calls, {}, grader, config)
+    assert [t.call.problem_id for t in traces] == ["p1", "p3", "p3"]
+    assert counts.near_duplicates == 3 and counts.problems_kept == 2 and counts.traces == 3
+    passed = counts.filters["near_duplicates"]
+    assert (passed.problems, passed.problems_dropped) == (3, 1)
+    assert (passed.calls, passed.calls_dropped) == (6, 3)
+
+
+def test_the_filters_of_an_older_config_are_named_as_they_were():
+    """So that its hash, and what was made from it, stays what it was."""
+    names = set(to_dict(DA))
+    new = {"diversity", "form", "fallback", "steps", "correction", "near_duplicates", "balance"}
+    assert not names & {*new, "max_per_difficulty"}
+    assert to_dict(dataclasses.replace(DA, form="best"))["form"] == "best"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"diversity": "words"},
+        {"form": "all"},
+        {"steps": "word"},
+        {"balance": "yes"},
+        {"near_duplicates": 1.5},
+        {"near_duplicates": -0.1},
+        {"max_per_difficulty": -1},
+        {"weights": "influence"},
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(change):
+    with pytest.raises(ConfigError):
+        dataclasses.replace(DA, **change)
+    dataclasses.replace(DA, weights="agreement")
+
+
+@pytest.mark.parametrize(
+    ("share", "fifth"), [(0.0, 0), (0.01, 0), (0.2, 0), (0.21, 1), (0.5, 2), (0.8, 3), (1.0, 4)]
+)
+def test_difficulty_is_told_in_fifths(share, fifth):
+    assert difficulty(share) == fifth

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arkjax.tasks import embedded_world as world
+from arkjax.tasks.problems import StepGrader
 from arkjax.tasks.world_grader import WorldGrader
 
 pytestmark = pytest.mark.fast
@@ -92,3 +93,25 @@ def test_first_wrong_value_is_found(index):
 )
 def test_miscounted_miscopied_and_repeated_steps_are_wrong(text, index):
     assert GRADER.first_wrong_step(PROBLEM, text) == index
+
+
+def test_steps_are_read_whatever_words_state_them():
+    assert GRADER.read_step("coins 4 7 makes 2 total 2 ;") == ("coins 4 7", "2 2")
+    assert GRADER.read_step(" coins 4 7 is 2 sum 2 ;") == ("coins 4 7", "2 2")
+    for text in ("so 3", "", "coins 4 7 is 2", "coins 4 7 is 2 sum 2 ; coins 4 7 is 2 sum 4 ;"):
+        assert GRADER.read_step(text) is None
+
+
+def test_an_answer_holds_if_every_item_has_its_right_step():
+    assert isinstance(GRADER, StepGrader)
+    assert GRADER.holds(PROBLEM, SOLUTION)
+    steps = SOLUTION.split(" ; ")
+    for text in (
+        " ; ".join(steps[:-2] + steps[-1:]),  # the last step is left out, the answer is right
+        " ; ".join([steps[0], *steps]),
+        " ; ".join([steps[1], steps[0], *steps[2:]]),  # totals no longer fit
+        SOLUTION[:-1] + str((int(PROBLEM.answer) + 1) % 10),
+        f"so {PROBLEM.answer}",
+        "",
+    ):
+        assert not GRADER.holds(PROBLEM, text), text
