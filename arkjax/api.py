@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 from arkjax.distillation.objective import Objective
 from arkjax.distillation.rows import Rows, pack
 from arkjax.distillation.tape import Tape, write_tape
+from arkjax.distillation.tape_format import TapeFormat
 from arkjax.errors import ConfigError, DataError
 from arkjax.models.cache import Precision
 from arkjax.models.config import Dtype, Lora, Quantization
@@ -253,13 +254,14 @@ def score(
       top_k: tokens kept at each position.
     """
     path = Path(directory)
-    length = rows.context_length
+    kept = TapeFormat(k=top_k)
+    live = live_teacher(teacher, rows.rows, rows.prompts, rows.context_length)
     write_tape(
         path,
         rows.rows,
-        tape_scorer(teacher, rows.rows, rows.prompts, length, top_k, 1.0),
+        tape_scorer(live, rows.rows, kept),
+        kept,
         teacher_id=f"{teacher.config}",
-        k=top_k,
         vocab_size=teacher.config.vocab_size,
         batch_rows=min(16, rows.rows.num_rows),
     )

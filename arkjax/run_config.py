@@ -5,16 +5,17 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from arkjax.config import nearest, to_dict
-from arkjax.distillation.objective import Objective
+from arkjax.distillation.tape_format import TapeFormat, TapeKind
 from arkjax.errors import ConfigError
-from arkjax.models.config import Lora, ModelConfig, Quantization
+from arkjax.models.config import ModelConfig
 from arkjax.sampling.engine import EngineConfig
 from arkjax.sampling.remote_config import RemoteConfig
 from arkjax.sharding import MeshConfig, ShardingRules
 from arkjax.storage import added
+from arkjax.student_config import StudentConfig
 from arkjax.synthesis.contexts import ContextConfig
 from arkjax.synthesis.selection import SelectionConfig
-from arkjax.synthesis.strategies import STRATEGIES, strategy
+from arkjax.synthesis.strategies import PHASES, Strategy, stack, strategy
 from arkjax.tasks.embedded_world import WorldConfig
 from arkjax.teams.fields import unknown_name
 from arkjax.teams.spec import TeamSpec
@@ -63,10 +64,12 @@ class TeacherConfig:
     Attributes:
       contexts: the prompts under which the teacher reads the student's words.
       row_length: T of the rows that hold those prompts and the words.
-      top_k: k, tokens of each position that the tape keeps.
-      dtype: of the tape's log-probabilities.
+      top_k: k, tokens of each position that a tape of kind "top_k" keeps.
+      dtype: of the tape's log-probabilities or hidden states.
       batch_rows: student rows that are scored together.
       shard_rows: rows of one shard of the tape.
+      tape: what the tape keeps: see `TapeFormat.kind`.
+      draws: of each position of a tape of kind "sampled".
     """
 
     contexts: ContextConfig
@@ -75,33 +78,18 @@ class TeacherConfig:
     dtype: Literal["float16", "bfloat16", "float32"]
     batch_rows: int
     shard_rows: int
+    tape: TapeKind = added("top_k")
+    draws: int = added(12)
 
-
-@dataclasses.dataclass(frozen=True)
-class StudentConfig:
-    """How students are trained; all of them alike.
-
-    Attributes:
-      row_length: T of the rows of examples.
-      train: steps, batch and optimizer.
-      objective: the loss of students that learn logits; the others minimise cross-entropy.
-      lora: adapters, which are trained in place of the base model's weights and merged at the end;
-        None trains all weights.
-      base_quantization: how the base model is kept under adapters while they are trained.
-    """
-
-    row_length: int
-    train: TrainConfig
-    objective: Objective
-    lora: Lora | None = None
-    base_quantization: Quantization = "none"
-
-    def __post_init__(self) -> None:
-        if self.base_quantization != "none" and self.lora is None:
-            raise ConfigError(
-                f"student.base_quantization is {self.base_quantization!r}, but student.lora is "
-                "None: quantised weights cannot be trained; give adapters, or set it to 'none'"
-            )
+    def tape_format(self, kd_temperature: float) -> TapeFormat:
+        """What the tape keeps, of probabilities at a temperature."""
+        return TapeFormat(
+            self.tape,
+            k=self.top_k,
+            draws=self.draws,
+            dtype=self.dtype,
+            kd_temperature=kd_temperature,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,19 +190,31 @@ class RunConfig:
     chat_variables: Mapping[str, Any] = added({})
 
     def __post_init__(self) -> None:
+        if self.student.strategy:
+            # The same run by another name.
+            only = stack(self.student.strategy).student
+            object.__setattr__(self, "students", (only,))
+            plain = dataclasses.replace(self.student, strategy=())
+            object.__setattr__(self, "student", plain)
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ConfigError(f"config.seeds is {self.seeds}: give distinct seeds, 0 or more")
         if not self.students or len(set(self.students)) != len(self.students):
             raise ConfigError(f"config.students is {self.students}: name each student once")
         for name in self.students:
-            strategy(name)
+            for phase in strategy(name).phases:
+                self.student.check_phase(phase)
         if self.sample.problems < 1:
             raise ConfigError(
                 f"config.sample.problems is {self.sample.problems}: the team needs at least one"
             )
+        if self.student.held_out and "validation" in self.evaluation.splits:
+            raise ConfigError(
+                "config.evaluation.splits has 'validation', from which student.held_out chooses "
+                "the best weights: systems must be compared on problems that chose nothing"
+            )
         if not self.evaluation.splits or self.evaluation.limit < 0:
             raise ConfigError("config.evaluation: name at least one split; limit is 0 or more")
-        reserved = {BASE, POLICY, *STRATEGIES}
+        reserved = {BASE, POLICY, *(Strategy((phase,)).student for phase in PHASES.values())}
         for kind, names, others in (
             ("remotes", self.remotes, reserved),
             ("models", self.models, reserved | set(self.remotes)),
@@ -273,7 +273,7 @@ class RunConfig:
                 f"log-probabilities of the team's model, which {others[0]!r} does not give: name "
                 "'flips' alone"
             )
-        learned = [name for name in self.students if strategy(name).logits]
+        learned = [n for n in self.students if any(p.needs_teacher for p in strategy(n).phases)]
         if others and learned:
             raise ConfigError(
                 f"config.students: {learned[0]} is held to the distributions of the team's model, "

@@ -23,12 +23,13 @@ from arkjax.players import Players, open_tokenizer
 from arkjax.progress import Progress
 from arkjax.run_config import BASE, RunConfig
 from arkjax.rundir import RunDirectory, StageDirectory
+from arkjax.sampling.params import Generator
 from arkjax.sampling.precision import check_precision
 from arkjax.sampling.remotes import max_active
 from arkjax.sharding import make_mesh
 from arkjax.storage import content_hash
 from arkjax.synthesis.attribution import attribute
-from arkjax.synthesis.strategies import STRATEGIES, Strategy
+from arkjax.synthesis.strategies import Dataset, Phase, Strategy, with_prefixes
 from arkjax.tasks import embedded_world, registry
 from arkjax.tasks.problems import Problem
 from arkjax.teams import library
@@ -134,10 +135,25 @@ class Session:
             raise DataError(f"task {self.task.name!r} has no problems in split {split!r}")
         return problems
 
+    @functools.cached_property
+    def training_problems(self) -> dict[str, Problem]:
+        """What the team works on for training, by id."""
+        problems = self.problems("train", self.config.sample.problems)
+        return {problem.id: problem for problem in problems}
+
+    def prompt(self, question: str) -> list[int]:
+        """The bare prompt, under which students are asked, as token ids."""
+        return [*self.chat.question(question), *self.chat.turn(self.single.agents[0].role)]
+
     @property
     def strategies(self) -> dict[str, Strategy]:
-        """The students of this run."""
-        return {name: STRATEGIES[name] for name in self.config.students}
+        """The students of this run, and those that others of them begin with, in order."""
+        return with_prefixes(self.config.students)
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        """What the students learn from, by name."""
+        return {p.dataset.name: p.dataset for p in self._phases() if p.dataset}
 
     def check(self, stages: Collection[str]) -> None:
         """Find now what would otherwise stop the run after hours of work.
@@ -169,6 +185,7 @@ class Session:
         for split in config.evaluation.splits:
             problems = problems + self.problems(split, config.evaluation.limit or None)
         config.check_players(self.team, self.single)
+        self._check_roll_outs()
         limits = {}
         for name in sorted(self._who_plays()):
             if name not in config.remotes:
@@ -185,6 +202,31 @@ class Session:
             own = {name: limits[player] for name, player in players.items()}
             chats = {name: self.players.voice(player).chat for name, player in players.items()}
             check_context(team, problems, chats, own, team_tools(team))
+
+    def _check_roll_outs(self) -> None:
+        """What students write anew has to fit into rows and into the engine."""
+        student, learned = self.config.student, {p.learns for p in self._phases()}
+        fields = {"on_policy": {"on_policy"}, "policy": {"pad", "grpo"}}
+        used = [name for name, kinds in fields.items() if kinds & learned]
+        if not used:
+            return
+        longest = max(len(self.prompt(p.question)) for p in self.training_problems.values())
+        for name in used:
+            rollouts = getattr(student, name).rollouts
+            need = longest + rollouts.max_tokens
+            room = min(rollouts.row_length, self.config.engine.length_classes[-1])
+            if need > room:
+                raise ConfigError(
+                    f"config.student.{name}.rollouts: the longest prompt has {longest} tokens and "
+                    f"an answer up to {rollouts.max_tokens}, but rows and engine hold {room}: "
+                    "raise row_length or engine.length_classes, or lower max_tokens"
+                )
+        if "pad" in learned:
+            check_batch(student.reward_model, self.mesh, "student.reward_model.batch_rows")
+
+    def _phases(self) -> list[Phase]:
+        """Every phase that some student goes through."""
+        return [strategy.last for strategy in self.strategies.values()]
 
     def _teams(self) -> list[tuple[TeamSpec, str]]:
         """All teams, and who plays their agents."""
@@ -251,6 +293,20 @@ class Session:
                 max_active=max_active([self.config.remotes.get(p) for p in players.values()]),
             )
         return debates, store
+
+    def accuracy(self, generator: Generator, problems: Sequence[Problem]) -> float:
+        """Share of problems that a model solves as the single agent does; nothing is recorded."""
+        debates = play(
+            self.single,
+            problems,
+            dict.fromkeys(self.single.models, generator),
+            self.chat,
+            self.tokenizer,
+            self.task.grader,
+            None,
+            self.seed,
+        )
+        return sum(debate.correct for debate in debates) / len(debates)
 
     def attribute(self, directory: Path, answers: Mapping[str, str | None]) -> Attribution:
         """Work out who contributed what to the team's recorded debates, and write it.
@@ -328,7 +384,15 @@ class Session:
         score["student"] = score["student"] | {
             "kd_temperature": c["student"]["objective"]["kd_temperature"]
         }
-        distill = score | {"student": c["student"]}
+        # Of phases that no student goes through nothing depends.
+        learned = {phase.learns for phase in self._phases()}
+        used = {"on_policy": {"on_policy"}, "policy": {"pad", "grpo"}, "reward_model": {"pad"}}
+        student = {
+            name: value
+            for name, value in c["student"].items()
+            if name not in used or used[name] & learned
+        }
+        distill = score | {"student": student}
         evaluate = distill | {"evaluation": c["evaluation"]}
         return {
             "base": base,

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -185,6 +185,17 @@ def remove_leftovers(directory: Path) -> None:
         for name in [name for name in (*folders, *files) if ASIDE in name and name[0] == "."]:
             remove(Path(folder, name))
         folders[:] = [name for name in folders if ASIDE not in name]
+
+
+def remove_leftovers_of(directory: Path, names: Container[str]) -> None:
+    """Delete in `directory` what killed processes were writing aside of `names`, no one else's.
+
+    For a directory in which several processes write at once.
+    """
+    for path in list(directory.iterdir()):
+        # Who is killed while deleting leaves the aside of an aside.
+        if path.name[0] == "." and path.name.lstrip(".").partition(ASIDE)[0] in names:
+            remove(path)
 
 
 def sha256_file(path: str | os.PathLike) -> str:

@@ -98,10 +98,31 @@ def get_config(arg: str = "") -> ConfigDict:
     c.synthesis.attribution.kinds = ("flips",)
     c.synthesis.attribution.problems = 0  # about which the model is asked; 0: all
     c.synthesis.prefer = "none"  # or "influence", "shapley", "corrected": such traces first
-    c.synthesis.weights = "none"  # or the same: such examples count more, up to 3 times as much
+    c.synthesis.weights = "none"  # or these, or "agreement": such examples count up to 3 times
+    # What becomes of a problem's traces: "none", examples as they are; "best", "corrective",
+    # "consolidated", "synthesizer" make one voice of them. Strategies of these names set it.
+    c.synthesis.form = "none"
+    c.synthesis.fallback = True  # where a form cannot be had, the best trace as it is
+    c.synthesis.steps = "auto"
+    c.synthesis.correction = "no ;"  # between an error and its correction, in this world's words
+    c.synthesis.diversity = "ngrams"  # or "steps", "hidden"
+    c.synthesis.near_duplicates = 0.0  # similarity from which examples count as one; 0: all stay
+    c.synthesis.balance = "none"  # or "problems": all weigh the same
+    c.synthesis.max_per_difficulty = 0  # most problems of each fifth of difficulty; 0: all
 
     c.teacher = ConfigDict()
+    # Role and transcript of the last round, of agents that were right there.
     c.teacher.contexts = ConfigDict({"rounds": "last", "agents": "correct", "most": 2})
+    c.teacher.contexts.speakers = "all"  # or "debaters", "judge"
+    c.teacher.contexts.weights = "uniform"  # "correctness", "accuracy", "attribution", "consensus"
+    c.teacher.contexts.credit = "corrected"  # what "attribution" ranks
+    c.teacher.contexts.mixture = "geometric"  # or "arithmetic"
+    c.teacher.contexts.gate = "none"  # or "verified", "consensus": which examples
+    c.teacher.contexts.agreement = 0.5
+    c.teacher.contexts.token_gate = "none"  # or "consensus": which tokens
+    c.teacher.contexts.token_agreement = 0.5
+    c.teacher.tape = "top_k"  # or "sampled", "hidden"
+    c.teacher.draws = 12  # of a sampled tape
     c.teacher.row_length = 208
     c.teacher.top_k = 16
     c.teacher.dtype = "float16"
@@ -112,11 +133,16 @@ def get_config(arg: str = "") -> ConfigDict:
         "student_rsft",
         "student_da",
         "student_da_unverified",
-        "student_logit",
+        "student_sequence+logit",
         "control_single_agent",
         "control_no_debate",
     )
     c.student = ConfigDict()
+    # One student in place of these: ("rsft",), or phases one after the other: ("rsft", "da").
+    c.student.strategy = ()
+    c.student.held_out = (
+        0  # validation problems by which the best checkpoint is chosen; 0: the last
+    )
     c.student.lora = None  # or ConfigDict({"rank": 16, "alpha": 32.0}): adapters only
     c.student.base_quantization = "none"  # under adapters also "int8" or "nf4"
     c.student.row_length = 128
@@ -132,6 +158,53 @@ def get_config(arg: str = "") -> ConfigDict:
     c.student.objective.scale_by_temperature_squared = False
     c.student.objective.normalize = False
     c.student.objective.token_clip = placeholder(float)  # none
+
+    # Strategy "on_policy": half of the traces give way to the student's own answers.
+    c.student.on_policy = ConfigDict()
+    c.student.on_policy.own = ConfigDict({"own_share": 0.5})
+    c.student.on_policy.own.own_share_end = placeholder(float)  # at the last step; none: the same
+    c.student.on_policy.own.importance_cap = placeholder(float)
+    c.student.on_policy.divergence = "reverse_kl"
+    c.student.on_policy.weight = 0.5
+    c.student.on_policy.rollouts = _rollouts(prompts=32, samples=1)
+    c.student.on_policy.train = _train(60, 16, learning_rate=3e-4, warmup_steps=6)
+
+    # Strategies "pad" and "grpo": from rewards of own answers, with and without those of steps.
+    c.student.reward_model = ConfigDict()
+    c.student.reward_model.labels = ConfigDict({"source": "peers", "gate": "gold"})
+    c.student.reward_model.labels.steps = "auto"
+    c.student.reward_model.labels.content = "numbers"
+    c.student.reward_model.labels.hard = False
+    c.student.reward_model.labels.min_references = 2
+    c.student.reward_model.labels.negatives = 4
+    c.student.reward_model.labels.rollouts = 8  # of source "rollouts", for each step
+    c.student.reward_model.labels.rollout_temperature = 1.0
+    c.student.reward_model.labels.rollout_tokens = 36
+    c.student.reward_model.loss = "contrastive"  # or "bce", "implicit"
+    c.student.reward_model.temperature = 0.1
+    c.student.reward_model.beta = 0.05
+    c.student.reward_model.head_epochs = 1
+    c.student.reward_model.epochs = 2
+    c.student.reward_model.batch_rows = 16
+    c.student.reward_model.row_length = 128
+    c.student.reward_model.aggregation = "min"
+    c.student.reward_model.optimizer = _optimizer(learning_rate=1e-3, warmup_steps=10)
+    c.student.policy = ConfigDict()
+    c.student.policy.grpo = ConfigDict()
+    c.student.policy.grpo.std = True
+    c.student.policy.grpo.aggregation = "token"
+    c.student.policy.grpo.ratio = "token"
+    c.student.policy.grpo.clip_low = 0.2
+    c.student.policy.grpo.clip_high = 0.28
+    c.student.policy.grpo.importance_cap = placeholder(float)
+    c.student.policy.grpo.drop_zero_variance = True
+    c.student.policy.grpo.overlong_share = 0.0
+    c.student.policy.grpo.kl_coefficient = 0.0
+    c.student.policy.grpo.kl = "exact"
+    c.student.policy.grpo.outcome_weight = 1.0
+    c.student.policy.grpo.process_weight = 0.2
+    c.student.policy.rollouts = _rollouts(prompts=32, samples=8)
+    c.student.policy.train = _train(60, 16, learning_rate=3e-4, warmup_steps=6)
 
     # Who plays the team: "base", or the name of a model behind a server, described in remotes:
     # c.remotes = ConfigDict({"big": {"url": "http://127.0.0.1:8000/v1", "model": "my-model"}})
@@ -150,6 +223,16 @@ def get_config(arg: str = "") -> ConfigDict:
     return c
 
 
+def _rollouts(prompts: int, samples: int) -> ConfigDict:
+    c = ConfigDict({"prompts": prompts, "samples": samples})
+    c.max_tokens = 36
+    c.row_length = 128
+    c.temperature = 1.0
+    c.refresh_steps = 1  # steps for which the sampler keeps its weights
+    c.rows = 0  # as many as any answers could need
+    return c
+
+
 def _train(steps: int, batch_rows: int, learning_rate: float, warmup_steps: int) -> ConfigDict:
     c = ConfigDict()
     c.steps = steps
@@ -157,13 +240,19 @@ def _train(steps: int, batch_rows: int, learning_rate: float, warmup_steps: int)
     c.chunk_tokens = 4096  # tokens whose logits exist at once; lower it for large vocabularies
     c.log_every = 10
     c.checkpoint_every = 50
-    c.optimizer = ConfigDict()
-    c.optimizer.learning_rate = learning_rate
-    c.optimizer.warmup_steps = warmup_steps
-    c.optimizer.final_fraction = 0.02
-    c.optimizer.beta1 = 0.9
-    c.optimizer.beta2 = 0.98
-    c.optimizer.weight_decay = 0.1
-    c.optimizer.clip_norm = 1.0
-    c.optimizer.muon_learning_rate = 0.0  # AdamW alone
+    c.patience = 0  # looks at held-out problems without a new best before it stops; 0: never
+    c.optimizer = _optimizer(learning_rate, warmup_steps)
+    return c
+
+
+def _optimizer(learning_rate: float, warmup_steps: int) -> ConfigDict:
+    c = ConfigDict()
+    c.learning_rate = learning_rate
+    c.warmup_steps = warmup_steps
+    c.final_fraction = 0.02
+    c.beta1 = 0.9
+    c.beta2 = 0.98
+    c.weight_decay = 0.1
+    c.clip_norm = 1.0
+    c.muon_learning_rate = 0.0  # AdamW alone
     return c

@@ -49,6 +49,17 @@ def get_config(arg: str = "") -> ConfigDict:
     c.student.train.batch_rows = 8
     c.student.train.checkpoint_every = 10
     c.student.train.optimizer.warmup_steps = 3
+    for phase in (c.student.on_policy, c.student.policy):
+        phase.train.steps = 6
+        phase.train.checkpoint_every = 3
+        phase.rollouts.prompts = 8
+        phase.rollouts.max_tokens = 30
+        phase.rollouts.row_length = 96
+    c.student.policy.rollouts.samples = 4
+    c.student.reward_model.row_length = 96
+    c.student.reward_model.batch_rows = 8
+    c.student.reward_model.labels.rollouts = 2
+    c.student.reward_model.labels.rollout_tokens = 30
 
     c.evaluation.limit = 80
     return c

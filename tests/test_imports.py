@@ -18,8 +18,9 @@ FLOORS = [
     {"synthesis", "evaluation"},
     {"distillation", "reporting"},
     {"training"},
-    {"config", "run_config"},
+    {"config", "run_config", "student_config"},
     {"players", "session"},
+    {"stages"},
     {"api", "pipeline", "run_report", "convert", "records", "serving"},
     {"chat", "doctor", "cli", "__main__"},
 ]

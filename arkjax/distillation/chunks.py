@@ -25,6 +25,14 @@ class Chunk:
         live = self._live.reshape(self._live.shape + (1,) * (x.ndim - 1))
         return jnp.where(live, x.at[self._index].get(mode="clip"), jnp.zeros((), x.dtype))
 
+    def one(self, dtype: jnp.dtype) -> jax.Array:
+        """1, but the compiler does not know it: what is multiplied with it belongs to this chunk.
+
+        A matrix that is converted for every chunk's product would else be converted ahead of all of
+        them and kept, a second copy in memory; converted on its way into the product it takes none.
+        """
+        return (self._index[0] >= 0).astype(dtype)
+
     def write(self, x: jax.Array, rows: jax.Array) -> jax.Array:
         """`[N, ...]` with the chunk's rows replaced by `[C, ...]`."""
         nowhere = x.shape[0]

@@ -1,14 +1,19 @@
-"""What the student is asked to minimise, as data: hard labels, one divergence, their weights."""
+"""What the student is asked to minimise, as data: hard labels, divergences, their weights."""
 
 import dataclasses
 import math
-from typing import Literal, get_args
+from typing import NamedTuple
 
 from arkjax.errors import ConfigError
 
-Divergence = Literal[
-    "none", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "adaptive_kl", "tvd"
-]
+DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "adaptive_kl", "tvd")
+
+
+class Term(NamedTuple):
+    """One of the divergences that are added up, and its share."""
+
+    weight: float
+    name: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +22,9 @@ class Objective:
 
     Attributes:
       cross_entropy: weight of the hard-label cross-entropy (always at temperature 1).
-      divergence: name of the one divergence D; `none` needs no teacher.
+      divergence: D, one of `DIVERGENCES` or a weighted sum of several, such as
+        "0.7*forward_kl + 0.3*jsd", which costs one pass like each of them alone; `none` needs no
+        teacher.
       weight: weight of D.
       kd_temperature: divides both logits inside D; never the sampler's temperature.
       beta: the mixing weight of `jsd`, M = beta p + (1 - beta) q.
@@ -32,7 +39,7 @@ class Objective:
     """
 
     cross_entropy: float = 1.0
-    divergence: Divergence = "none"
+    divergence: str = "none"
     weight: float = 1.0
     kd_temperature: float = 1.0
     beta: float = 0.5
@@ -42,11 +49,7 @@ class Objective:
     token_clip: float | None = None
 
     def __post_init__(self):
-        if self.divergence not in get_args(Divergence):
-            raise ConfigError(
-                f"objective.divergence is {self.divergence!r}; "
-                f"expected one of {', '.join(get_args(Divergence))}"
-            )
+        _parse(self.divergence)
         for name in ("cross_entropy", "weight"):
             _require(name, getattr(self, name), 0.0, math.inf, includes_low=True)
         _require("kd_temperature", self.kd_temperature, 0.0, math.inf)
@@ -61,9 +64,45 @@ class Objective:
             )
 
     @property
+    def terms(self) -> tuple[Term, ...]:
+        """The divergences that D adds up, each name once, as they stand there; () for `none`."""
+        return _parse(self.divergence)
+
+    @property
     def needs_teacher(self) -> bool:
         """Whether the divergence takes part, so that a teacher must be given."""
         return self.divergence != "none" and self.weight > 0
+
+
+def _parse(text: str) -> tuple[Term, ...]:
+    """`terms` of the text: "none", or names with "+" between them and "NUMBER*" before them."""
+    if not isinstance(text, str):
+        raise ConfigError(f"objective.divergence is {text!r}; expected a text, such as 'jsd'")
+    if text.strip() == "none":
+        return ()
+    terms: list[Term] = []
+    for part in text.split("+"):
+        factor, star, name = part.rpartition("*")
+        name = name.strip()
+        if name not in DIVERGENCES:
+            raise ConfigError(
+                f"objective.divergence is {text!r}, with {name!r} where a name should be; expected "
+                f"none, one of {', '.join(DIVERGENCES)}, or a sum such as "
+                "'0.7*forward_kl + 0.3*jsd'"
+            )
+        try:
+            weight = float(factor) if star else 1.0
+        except ValueError:
+            weight = math.nan
+        if not 0.0 < weight < math.inf:
+            raise ConfigError(
+                f"objective.divergence is {text!r}, with {factor.strip()!r} before {name}; "
+                "expected a positive number (leave a term out to switch it off)"
+            )
+        if any(name == term.name for term in terms):
+            raise ConfigError(f"objective.divergence is {text!r}; it names {name} twice")
+        terms.append(Term(weight, name))
+    return tuple(terms)
 
 
 def _require(name: str, value: float, low: float, high: float, includes_low: bool = False) -> None:

@@ -160,12 +160,42 @@ def pack(examples: Sequence[Example], row_length: int) -> Rows:
             "sample more problems or relax the strategy's filters"
         )
     lengths = [_length(example, index, row_length) for index, example in enumerate(examples)]
-    starts: list[tuple[int, int]] = [(0, 0)] * len(examples)
+    starts, num_rows = best_fit(lengths, row_length)
+    return _fill(examples, starts, num_rows, row_length)
+
+
+def one_a_row(examples: Sequence[Example], row_length: int, num_rows: int) -> Rows:
+    """Each example in a row of its own, in order; rows behind the last are empty.
+
+    For what was just sampled: the shape does not depend on how long the answers are.
+
+    Raises:
+      DataError: as `pack`, or there are more examples than rows.
+    """
+    if len(examples) > num_rows:
+        raise DataError(f"{len(examples)} examples do not go into {num_rows} rows, one into each")
+    for index, example in enumerate(examples):
+        _length(example, index, row_length)
+    starts = [(row, 0) for row in range(len(examples))]
+    return _fill(examples, starts, num_rows, row_length)
+
+
+def best_fit(lengths: Sequence[int], row_length: int) -> tuple[list[tuple[int, int]], int]:
+    """Where stretches of these lengths lie, the longest first, each in the fullest row it fits in.
+
+    Args:
+      lengths: in tokens, from 1 to row_length.
+      row_length: T.
+
+    Returns:
+      Row and first column of each, and the number of rows.
+    """
+    starts: list[tuple[int, int]] = [(0, 0)] * len(lengths)
     # open_rows[c] holds rows with c free tokens; bit c of `free` says whether there are any.
     open_rows: list[list[int]] = [[] for _ in range(row_length + 1)]
     free = 0
     num_rows = 0
-    for index in sorted(range(len(examples)), key=lambda i: -lengths[i]):
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         fitting = free >> lengths[index] << lengths[index]
         if fitting:
             capacity = (fitting & -fitting).bit_length() - 1
@@ -179,7 +209,7 @@ def pack(examples: Sequence[Example], row_length: int) -> Rows:
         capacity -= lengths[index]
         open_rows[capacity].append(row)
         free |= 1 << capacity
-    return _fill(examples, starts, num_rows, row_length)
+    return starts, num_rows
 
 
 def batch(rows: Rows, indices: np.ndarray) -> Batch:

@@ -1,17 +1,21 @@
-"""The objective on a few tokens whose logits are at hand: what every chunk computes."""
+"""The objective on a few tokens whose logits are at hand: what every chunk computes.
+
+Losses and their gradients on the logits are in closed form (`divergences`), so that a chunk's
+logits are read as few times as the sums over V demand: once for their maxima, once for their
+log-sum-exps, once for the summands, once for the gradient.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from arkjax.distillation.divergences import (
-    LOG_ZERO,
-    cross_entropy,
-    divergence,
-    log_distribution,
-    one_hot,
-)
+from arkjax.distillation.divergences import scale, summands
 from arkjax.distillation.objective import Objective
-from arkjax.distillation.targets import HiddenTarget, TapeTarget, Target
+from arkjax.distillation.targets import SampledTarget, TapeTarget, Target
+from arkjax.distillation.teacher_logits import teacher_logits
+from arkjax.distillation.vocabulary import LOG_ZERO, Softmax, Vocabulary
 
 # What is measured on every token beside its loss; `chunked.linear_divergence` explains each.
 MEASURES = (
@@ -21,85 +25,198 @@ MEASURES = (
     "label_top1",
     "teacher_top1",
     "teacher_tail_mass",
+    "gate",
 )
 
 
-def head_product(x: jax.Array, head: jax.Array) -> jax.Array:
-    """`[C, D] @ [D, V]`, accumulated and returned in float32."""
-    return jnp.matmul(x, head, preferred_element_type=jnp.float32)
+class TokenLosses(NamedTuple):
+    """What a chunk gives: `losses [C]`, `MEASURES` of `[C]` each, and the gradient's recipe.
 
-
-def finish_logits(
-    z: jax.Array, vocab_size: int, soft_cap: float | None = None, width: int | None = None
-) -> jax.Array:
-    """Raw head outputs `[C, V]` float32 to logits: soft-capped, padded vocabulary shut out.
-
-    `width` cuts the last axis, for a teacher and a student padded differently. Beyond `vocab_size`
-    logits are masked, not cut: an uneven cut of a sharded axis would move it between devices.
+    `gradient(weights [C])` is the gradient `[C, V]` of the weighted sum of losses on the student's
+    logits.
     """
-    if width is not None:
-        z = z[:, :width]
-    if soft_cap is not None:
-        z = soft_cap * jnp.tanh(z / soft_cap)
-    if vocab_size < z.shape[-1]:
-        real = jax.lax.broadcasted_iota(jnp.int32, z.shape, 1) < vocab_size
-        z = jnp.where(real, z, LOG_ZERO)
-    return z
+
+    losses: jax.Array
+    measures: dict[str, jax.Array]
+    gradient: Callable[[jax.Array], jax.Array]
 
 
-def teacher_logits(target: Target, vocab_size: int, width: int | None = None) -> jax.Array | None:
-    """The teacher's logits `[C, V]`, or its tape's log-probabilities over buckets `[C, k + 1]`."""
-    match target:
-        case HiddenTarget():
-            z = head_product(target.hidden, target.head)
-            return finish_logits(z, vocab_size, target.soft_cap, width)
-        case TapeTarget():
-            parts = [target.top_logprobs, target.log_tail[:, None]]
-            return jnp.concatenate([part.astype(jnp.float32) for part in parts], axis=-1)
-        case _:
-            return None
+class _Divergence(NamedTuple):
+    """D of each token `[C]` before scale and gate, and its gradient, from a factor `[C]`."""
+
+    values: jax.Array
+    gradient: Callable[[jax.Array], jax.Array]
 
 
 def token_losses(
     objective: Objective,
-    z_s: jax.Array,
+    z: jax.Array,
     labels: jax.Array,
-    z_t: jax.Array | None = None,
-    top_ids: jax.Array | None = None,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Each token's loss `[C]`, differentiable in z_s, and its `MEASURES` `[C]`, which are not.
+    target: Target = None,
+    *,
+    label_weights: jax.Array | None = None,
+    vocabulary: Vocabulary = Vocabulary(),  # noqa: B008  a constant
+    finish: Callable[[jax.Array], jax.Array] = lambda z: z,
+) -> TokenLosses:
+    """Each token's loss, what is measured beside, and the gradient, without autodiff.
 
     Args:
       objective: what is minimised.
-      z_s: `[C, V]` the student's logits.
-      labels: `[C]` int.
-      z_t: `[C, V]` the teacher's logits, or with `top_ids [C, k]` its bucket log-probabilities
-        `[C, k + 1]`, which hold the objective's temperature already; None without a teacher.
-      top_ids: `[C, k]` int; None for a dense teacher.
+      z: `[C, V]` float32, the student's finished logits.
+      labels: `[C]` int, ids of the whole vocabulary.
+      target: the teacher of these tokens.
+      label_weights: `[C]` factors of their cross-entropies; None: ones.
+      vocabulary: which columns are here.
+      finish: makes logits of the teacher's raw head outputs `[C, Vt]`, of its soft cap's scale.
     """
-    zero = jnp.zeros(labels.shape, jnp.float32)
-    measures = dict.fromkeys(MEASURES, zero)
-    measures["cross_entropy"] = cross_entropy(z_s, labels)
-    losses = objective.cross_entropy * measures["cross_entropy"]
+    kappa = objective.kd_temperature
+    z_t = teacher_logits(target, kappa, vocabulary, finish)
+    # All maxima first, all sums next: a sharded vocabulary exchanges once for each.
+    tops = vocabulary.tops(*([z] if z_t is None else [z, z_t]))
+    top = tops[0]
+    label_here = vocabulary.one_hot(labels, z)
+    centred = z - top[:, None]
+    e = jnp.exp(centred)
+    sums = [
+        jnp.sum(e, axis=-1),
+        jnp.sum(e * centred, axis=-1),
+        jnp.sum(jnp.where(label_here, centred, 0.0), axis=-1),
+    ]
+    warm = kappa != 1.0 and objective.needs_teacher
+    if warm:
+        sums.append(jnp.sum(jnp.exp(centred / kappa), axis=-1))
+    if z_t is not None:
+        sums.append(jnp.sum(jnp.exp(z_t - tops[1][:, None]), axis=-1))
+    total, weighted, label_z, *others = vocabulary.together(*sums)
+    softmax = Softmax(top, jnp.log(total))
+    warm_softmax = Softmax(top / kappa, jnp.log(others.pop(0))) if warm else softmax
+
+    measures = dict.fromkeys(MEASURES, jnp.zeros(labels.shape, jnp.float32))
+    # A label of probability 0 (a padded column) would have an infinite loss, as -inf logits do.
+    measures["cross_entropy"] = softmax.log_sum - label_z
+    measures["student_entropy"] = softmax.log_sum - weighted / total
+    measures["label_top1"] = (label_z >= 0.0).astype(jnp.float32)
+    factor = objective.cross_entropy * (1.0 if label_weights is None else label_weights)
+    losses = factor * measures["cross_entropy"]
+    if z_t is not None:
+        favourite = jnp.where(z_t == tops[1][:, None], z, LOG_ZERO)
+        measures["teacher_top1"] = (vocabulary.tops(favourite)[0] >= top).astype(jnp.float32)
+    elif target is not None:
+        measures |= _sparse_measures(target, z, top, vocabulary)
+
+    found = None
     if objective.needs_teacher:
-        measures["divergence"] = divergence(objective, z_s, z_t, top_ids)
+        if z_t is not None:
+            teacher = Softmax(tops[1], jnp.log(others[0]))
+            found = _dense(objective, z, z_t, warm_softmax, teacher, vocabulary)
+        elif isinstance(target, TapeTarget):
+            found = _coarse(objective, z, target, vocabulary)
+        else:
+            found = _drawn(z, target, kappa, warm_softmax, vocabulary)
+        gate = jnp.ones_like(losses) if target.gate is None else target.gate
+        values = found.values * scale(objective)
+        below = jnp.ones_like(values)
+        if objective.token_clip is not None:
+            below = (values <= objective.token_clip).astype(jnp.float32)
+            values = jnp.minimum(values, objective.token_clip)
+        measures["gate"] = gate
+        measures["divergence"] = gate * values
         losses += objective.weight * measures["divergence"]
+        slope = objective.weight * gate * below * (scale(objective) / kappa)
 
-    z = jax.lax.stop_gradient(z_s)
-    log_q = log_distribution(z)
-    measures["student_entropy"] = -jnp.sum(jnp.exp(log_q) * log_q, axis=-1)
-    measures["label_top1"] = _is_top(z, z, one_hot(labels, z))
-    if z_t is not None and top_ids is None:
-        measures["teacher_top1"] = _is_top(z, z, z_t == jnp.max(z_t, axis=-1, keepdims=True))
-    elif z_t is not None:
-        z_top, p_top = jnp.take_along_axis(z, top_ids, axis=-1), z_t[:, :-1]
-        favourite = p_top == jnp.max(p_top, axis=-1, keepdims=True)
-        measures["teacher_top1"] = _is_top(z, z_top, favourite)
-        measures["teacher_tail_mass"] = jnp.exp(z_t[:, -1])
-    return losses, jax.lax.stop_gradient(measures)
+    def gradient(weights: jax.Array) -> jax.Array:
+        d = jnp.zeros((), jnp.float32)
+        if objective.cross_entropy:
+            q = jnp.exp(softmax.log_distribution(z))
+            d = (weights * factor)[:, None] * (q - label_here)
+        if found is not None:
+            d += found.gradient(weights * slope)
+        return jnp.broadcast_to(d, z.shape)
+
+    return TokenLosses(losses, measures, gradient)
 
 
-def _is_top(z: jax.Array, candidates: jax.Array, chosen: jax.Array) -> jax.Array:
-    """1.0 where the greatest of the chosen candidates is the greatest of z, else 0.0: `[C]`."""
-    best_chosen = jnp.max(jnp.where(chosen, candidates, LOG_ZERO), axis=-1)
-    return (best_chosen >= jnp.max(z, axis=-1)).astype(jnp.float32)
+def _dense(
+    objective: Objective,
+    z: jax.Array,
+    z_t: jax.Array,
+    student: Softmax,
+    teacher: Softmax,
+    vocabulary: Vocabulary,
+) -> _Divergence:
+    """Against a teacher's whole distribution; z_t is at the temperature already, z is not."""
+    log_q = student.log_distribution(_over(z, objective.kd_temperature))
+    f, u = summands(objective, teacher.log_distribution(z_t), log_q, vocabulary)
+    values, total = vocabulary.sums(f, u)
+
+    def gradient(factor: jax.Array) -> jax.Array:
+        return factor[:, None] * (u - jnp.exp(log_q) * total[:, None])
+
+    return _Divergence(values, gradient)
+
+
+def _coarse(
+    objective: Objective, z: jax.Array, target: TapeTarget, vocabulary: Vocabulary
+) -> _Divergence:
+    """Against a tape: the same sums over k + 1 buckets, and a bucket's gradient over its tokens."""
+    z = _over(z, objective.kd_temperature)
+    ids = target.top_ids
+    rest = vocabulary.put(z, ids, jnp.full(ids.shape, LOG_ZERO), add=False)
+    tail = Softmax.of(vocabulary, rest)
+    z_tail = jnp.maximum(tail.top + tail.log_sum, LOG_ZERO)
+    buckets = jnp.concatenate([vocabulary.take(z, ids), z_tail[:, None]], axis=-1)
+    taped = [target.top_logprobs, target.log_tail[:, None]]
+    taped = jnp.concatenate([part.astype(jnp.float32) for part in taped], axis=-1)
+    # Every device has all buckets, so these sums need no exchange.
+    here = Vocabulary()
+    taped = jnp.maximum(taped, LOG_ZERO)
+    log_p = Softmax.of(here, taped).log_distribution(taped)
+    log_q = Softmax.of(here, buckets).log_distribution(buckets)
+    f, u = summands(objective, log_p, log_q, here)
+    values, total = here.sums(f, u)
+
+    def gradient(factor: jax.Array) -> jax.Array:
+        d = factor[:, None] * (u - jnp.exp(log_q) * total[:, None])
+        # Within the tail a token takes part by its share of it; a padded column by none.
+        share = jnp.where(rest > LOG_ZERO / 2, jnp.exp(tail.log_distribution(rest)), 0.0)
+        return vocabulary.put(d[:, -1:] * share, ids, d[:, :-1], add=False)
+
+    return _Divergence(values, gradient)
+
+
+def _drawn(
+    z: jax.Array, target: SampledTarget, kappa: float, student: Softmax, vocabulary: Vocabulary
+) -> _Divergence:
+    """Forward KL from the distribution of the draws: sum_i w_i (log w_i - log q_i)."""
+    z, w = _over(z, kappa), target.weights.astype(jnp.float32)
+    log_q = student.log_distribution(vocabulary.take(z, target.ids))
+    used = w > 0
+    log_w = jnp.log(jnp.where(used, w, 1.0))
+    values = jnp.sum(jnp.where(used, w * (log_w - log_q), 0.0), axis=-1)
+    mass = jnp.sum(w, axis=-1)
+
+    def gradient(factor: jax.Array) -> jax.Array:
+        q = jnp.exp(student.log_distribution(z))
+        d = (factor * mass)[:, None] * q
+        return vocabulary.put(d, target.ids, -factor[:, None] * w, add=True)
+
+    return _Divergence(values, gradient)
+
+
+def _sparse_measures(
+    target: TapeTarget | SampledTarget, z: jax.Array, top: jax.Array, vocabulary: Vocabulary
+) -> dict[str, jax.Array]:
+    """Of a tape, whether its first token is the student's, and its tail; of draws, nothing."""
+    if not isinstance(target, TapeTarget):
+        return {}
+    p = target.top_logprobs
+    favourite = p == jnp.max(p, axis=-1, keepdims=True)
+    z_top = jnp.where(favourite, vocabulary.take(z, target.top_ids), LOG_ZERO)
+    return {
+        "teacher_top1": (jnp.max(z_top, axis=-1) >= top).astype(jnp.float32),
+        "teacher_tail_mass": jnp.exp(target.log_tail.astype(jnp.float32)),
+    }
+
+
+def _over(z: jax.Array, kappa: float) -> jax.Array:
+    return z if kappa == 1.0 else z / kappa

@@ -23,6 +23,7 @@ class Situation:
       soft_cap: of the scores; 0 has none.
       batch_shards: devices that a batch is spread over.
       head_shards: devices that the heads of a row are spread over.
+      shared_prefixes: whether segments of a row go on from others.
     """
 
     platform: str
@@ -35,6 +36,7 @@ class Situation:
     soft_cap: float = 0.0
     batch_shards: int = 1
     head_shards: int = 1
+    shared_prefixes: bool = False
 
 
 class Choice(NamedTuple):
@@ -81,9 +83,15 @@ def choose(implementation: str, situation: Situation) -> Choice:
 
 # What is in the way, and what to change.
 _Obstacle = tuple[str, str] | None
+_NO_TREES = (
+    "segments of a row share prefixes, which no kernel has a mask for",
+    "pack every sequence whole",
+)
 
 
 def _splash_obstacle(s: Situation) -> _Obstacle:
+    if s.shared_prefixes:
+        return _NO_TREES
     if s.platform not in ("tpu", "cpu"):
         return f"it is made for TPUs, and the devices are {s.platform}", "run on a TPU"
     if s.dtype not in ("bfloat16", "float32"):
@@ -95,6 +103,8 @@ def _splash_obstacle(s: Situation) -> _Obstacle:
 
 
 def _cudnn_obstacle(s: Situation) -> _Obstacle:
+    if s.shared_prefixes:
+        return _NO_TREES
     if s.platform != "gpu":
         return f"it is made for NVIDIA GPUs, and the devices are {s.platform}", "run on one"
     version = tuple(int(x) for x in s.capability.split(".") if x.isdigit())

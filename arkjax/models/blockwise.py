@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from arkjax.models.attention import attend, visible
+from arkjax.models.prefix_tree import PrefixTree, tree_mask
 
 _BLOCK = 256
 # Without a window, queries in the first quarter of a row are scored against keys in that quarter,
@@ -19,6 +20,7 @@ def blockwise_attention(
     k: jax.Array,
     v: jax.Array,
     segment_ids: jax.Array,
+    tree: PrefixTree | None = None,
     *,
     scale: float,
     window: int = 0,
@@ -29,31 +31,35 @@ def blockwise_attention(
 
     The scores of a block exist while it is computed, and again in the backward pass, which is
     handed the arguments and nothing else: memory is O(T block). With a window, a block reads only
-    the keys in its reach.
+    the keys in its reach; in a tree these may be anywhere before it.
 
     Args:
       q: [B, T, H, h].
       k, v: [B, T, K, h]; K divides H.
       segment_ids: [B, T] int32.
-      scale, window, soft_cap: as `self_attention` says.
+      tree, scale, window, soft_cap: as `self_attention` says.
       block: queries in a block.
 
     Returns:
       [B, T, H, h].
     """
     whole = functools.partial(_blocks, scale=scale, window=window, soft_cap=soft_cap, block=block)
-    return jax.checkpoint(whole)(q, k, v, segment_ids)
+    return jax.checkpoint(whole)(q, k, v, segment_ids, tree)
 
 
-def _blocks(q, k, v, segment_ids, *, scale: float, window: int, soft_cap: float, block: int):
+def _blocks(q, k, v, segment_ids, tree, *, scale: float, window: int, soft_cap: float, block: int):
     B, T, H, h = q.shape
     pad = -T % block
     if pad:
         q, k, v = (jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, 0))) for x in (q, k, v))
-        segment_ids = jnp.pad(segment_ids, ((0, 0), (0, pad)))
+        segment_ids, tree = (
+            jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, pad))), x) for x in (segment_ids, tree)
+        )
     blocks = (T + pad) // block
     # A block's keys: its own block, and those before it that the window of its first query meets.
-    reach = min(blocks, 1 + -(-(window - 1) // block)) if window else blocks
+    reach = blocks
+    if window and tree is None:
+        reach = min(blocks, 1 + -(-(window - 1) // block))
     # Gradients of keys and values are summed over blocks of queries: in fp32, whatever their type.
     keys, values = (x.swapaxes(1, 2).astype(jnp.float32) for x in (k, v))
 
@@ -71,11 +77,17 @@ def _blocks(q, k, v, segment_ids, *, scale: float, window: int, soft_cap: float,
                     return jax.lax.slice_in_dim(x, 0, read, axis=axis)
                 return jax.lax.dynamic_slice_in_dim(x, begin, read, axis)
 
-            own = jax.lax.dynamic_slice_in_dim(segment_ids, start, block, 1)[:, :, None]
-            others = cut(segment_ids, 1)[:, None, :]
-            query = start + jnp.arange(block)[None, :, None]
-            key = begin + jnp.arange(read)[None, None, :]
-            mask = visible(query, key, window) & (own == others) & (others > 0)
+            def here(x: jax.Array) -> jax.Array:
+                return jax.lax.dynamic_slice_in_dim(x, start, block, 1)
+
+            query, key = start + jnp.arange(block), begin + jnp.arange(read)
+            if tree is None:
+                own, others = here(segment_ids)[:, :, None], cut(segment_ids, 1)[:, None, :]
+                mask = visible(query[None, :, None], key[None, None, :], window)
+                mask = mask & (own == others) & (others > 0)
+            else:
+                keys_tree = jax.tree.map(lambda x: cut(x, 1), tree)
+                mask = tree_mask(jax.tree.map(here, tree), keys_tree, query, key, window)
             seen = (cut(x, 2).astype(q.dtype) for x in (keys, values))
             return attend(q, *seen, mask, scale=scale, soft_cap=soft_cap)
 

@@ -4,12 +4,14 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from arkjax.models.attention import attend, packed_mask
 from arkjax.models.attention_choice import Choice, Situation, choose
 from arkjax.models.blockwise import blockwise_attention
 from arkjax.models.cudnn import cudnn_attention
+from arkjax.models.prefix_tree import PrefixTree, tree_mask
 from arkjax.models.splash import splash_attention
 from arkjax.sharding import BATCH_AXES
 
@@ -29,6 +31,7 @@ def self_attention(
     soft_cap: float = 0.0,
     implementation: str = "auto",
     mesh: Mesh | None = None,
+    tree: PrefixTree | None = None,
 ) -> jax.Array:
     """Causal attention within packed segments, with fewer key than query heads (GQA).
 
@@ -37,8 +40,9 @@ def self_attention(
 
     "xla" runs everywhere: dense below `BLOCKWISE_FROM` tokens, blockwise from there on. "splash"
     is a kernel for TPUs; on CPU it is interpreted, slowly. "cudnn" is for NVIDIA GPUs; batches with
-    packed rows are computed blockwise there. "auto" takes the platform's kernel if it can. Beyond
-    the dense form nothing of size T x T is kept, forward or backward.
+    packed rows are computed blockwise there. "auto" takes the platform's kernel if it can, which is
+    never so with a `tree`. Beyond the dense form nothing of size T x T is kept, forward or
+    backward.
 
     Args:
       q: [B, T, H, h].
@@ -51,6 +55,8 @@ def self_attention(
       implementation: "auto", "xla", "cudnn" or "splash": `model.attention`.
       mesh: the devices that the arrays lie on, rows over its batch axes, heads over "tensor"; None
         is one device of the default kind.
+      tree: of segments that go on from others: their tokens see those of all segments before them
+        on the path from the root, and windows reach back along this path.
 
     Returns:
       [B, T, H, h].
@@ -58,11 +64,13 @@ def self_attention(
     Raises:
       ConfigError: if an implementation is asked for by name that cannot run here.
     """
-    choice = choice_for(q, k, soft_cap=soft_cap, implementation=implementation, mesh=mesh)
+    choice = choice_for(
+        q, k, soft_cap=soft_cap, implementation=implementation, mesh=mesh, shared=tree is not None
+    )
     # A window that reaches everywhere is none: the kernels then skip less and check less.
     window = 0 if window >= q.shape[1] else window
     if choice.implementation == "xla":
-        return _xla(q, k, v, segment_ids, scale=scale, window=window, soft_cap=soft_cap)
+        return _xla(q, k, v, segment_ids, tree, scale=scale, window=window, soft_cap=soft_cap)
     if choice.implementation == "cudnn":
         kernel = functools.partial(cudnn_attention, scale=scale, window=window)
     else:
@@ -77,7 +85,13 @@ def self_attention(
 
 
 def choice_for(
-    q: jax.Array, k: jax.Array, *, soft_cap: float, implementation: str, mesh: Mesh | None
+    q: jax.Array,
+    k: jax.Array,
+    *,
+    soft_cap: float,
+    implementation: str,
+    mesh: Mesh | None,
+    shared: bool = False,
 ) -> Choice:
     """What `self_attention` runs for these arguments, and why.
 
@@ -100,6 +114,7 @@ def choice_for(
         soft_cap=soft_cap,
         batch_shards=batch_shards,
         head_shards=shards.get("tensor", 1),
+        shared_prefixes=shared,
     )
     return choose(implementation, situation)
 
@@ -109,12 +124,16 @@ def _device(mesh: Mesh | None) -> jax.Device:
     return jax.devices()[0] if mesh is None else mesh.devices.flat[0]
 
 
-def _xla(q, k, v, segment_ids, *, scale: float, window: int, soft_cap: float) -> jax.Array:
+def _xla(q, k, v, segment_ids, tree, *, scale: float, window: int, soft_cap: float) -> jax.Array:
     if q.shape[1] >= BLOCKWISE_FROM:
         return blockwise_attention(
-            q, k, v, segment_ids, scale=scale, window=window, soft_cap=soft_cap
+            q, k, v, segment_ids, tree, scale=scale, window=window, soft_cap=soft_cap
         )
-    mask = packed_mask(segment_ids, window)
+    if tree is None:
+        mask = packed_mask(segment_ids, window)
+    else:
+        columns = jnp.arange(q.shape[1])
+        mask = tree_mask(tree, tree, columns, columns, window)
     return attend(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask, scale=scale, soft_cap=soft_cap)
 
 

@@ -15,6 +15,7 @@ from arkjax.models.config import ModelConfig
 from arkjax.models.grouped import Pool, attend_with_prefixes
 from arkjax.models.linear import dense, frozen, kept, linear, product
 from arkjax.models.moe import RouterLoad, balance_loss, routed_experts
+from arkjax.models.prefix_tree import prefix_tree
 from arkjax.models.rope import rope_frequencies, rope_tables, rotate
 from arkjax.models.self_attention import self_attention
 from arkjax.models.weights import LAYERS, weight_specs
@@ -112,15 +113,26 @@ class Transformer(nnx.Module):
         """Hidden states [B, T, D] after the final norm; see `forward`."""
         return self.forward(tokens, positions, segment_ids).hidden
 
-    def forward(self, tokens: jax.Array, positions: jax.Array, segment_ids: jax.Array) -> Hidden:
+    def forward(
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        segment_ids: jax.Array,
+        parents: jax.Array | None = None,
+    ) -> Hidden:
         """Read whole sequences, for training and scoring.
 
         Args:
           tokens: [B, T] int32.
           positions: [B, T] int32, counted from the start of each segment.
           segment_ids: [B, T] int32; tokens look at earlier ones of their segment; 0 is padding.
+          parents: [B, T] int32, the segment of its row that each token's segment goes on from; 0
+            where there is none. Tokens then look at all of that segment too, and at those that it
+            goes on from itself; positions go on from it. Segments that go on from one stand
+            directly behind it, before any other (see `prefix_tree`).
         """
         config = self.config
+        tree = None if parents is None else prefix_tree(segment_ids, parents, positions)
         window = config.sliding_window if config.sliding_window < tokens.shape[1] else 0
         kinds = [config.is_local(i) for i in range(config.num_layers)]
         tables = self._rope_tables(positions)
@@ -135,6 +147,7 @@ class Transformer(nnx.Module):
                 soft_cap=config.attention_soft_cap,
                 implementation=config.attention,
                 mesh=self.mesh,
+                tree=tree,
             )
 
         def body(x: jax.Array, scanned: tuple) -> tuple[jax.Array, RouterLoad | None]:

@@ -26,7 +26,7 @@ MEANINGS = {
     "team": "many calls that read each other",
     "student": "one call, trained on verified team traces",
     "unverified": "one call, trained on what the team agreed on, no gold answers",
-    "control": "one call, trained without any debate",
+    "control": "one call, trained without any debate, or on answers alone",
     "other": "another system",
 }
 
@@ -51,7 +51,7 @@ def label(system: str) -> str:
     if kind(system) == "unverified":
         return label(system.removesuffix("_unverified")) + ", no gold"
     words = (word.upper() if word in _ACRONYMS else word for word in system.split("_"))
-    return " ".join(words)
+    return " ".join(words).replace("on policy", "on-policy")
 
 
 def ordered(systems: Iterable[str]) -> list[str]:

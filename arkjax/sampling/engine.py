@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
@@ -59,6 +60,8 @@ class Engine:
         self.profile = EngineProfile()
         self._tokenizer = tokenizer
         check_precision(config)
+        self._form = _form(model)
+        # All lanes and their prefix caches have this very dict.
         model_config, self._weights = weights_for(model, config.weights)
         place = self._weights["embedding"].sharding
         # A mesh of one device as well: it need not be the default one.
@@ -181,6 +184,45 @@ class Engine:
             lane.wait()
         self.profile.reset()
 
+    def update(self, model: Transformer) -> None:
+        """Generate with other weights of the same model from now on, as one in training has them.
+
+        Nothing is compiled and nothing leaves the devices. The engine then is as a new one of these
+        weights: prefixes that the old ones have computed are forgotten, and so is what was learned
+        of the length of answers. The old weights are let go before the new ones are laid out, and
+        what the engine keeps is its own: the model's arrays may be donated afterwards.
+
+        Args:
+          model: of the config, shapes and dtypes of the one that the engine was made with; its
+            weights may lie elsewhere.
+
+        Raises:
+          RuntimeError: if calls are pending: they began with the old weights.
+          ConfigError: if it is another model; the engine goes on with the old weights.
+        """
+        refuse_pending(self)
+        form = _form(model)
+        if form != self._form:
+            differing = [name for name in form if form[name] != self._form.get(name)]
+            raise ConfigError(
+                f"the engine was made for another model: {', '.join(differing[:3])} differ. Give "
+                "`Engine.update` weights of the same config, shapes and dtypes, or make an engine"
+            )
+        places = jax.tree.map(lambda weight: weight.sharding, self._weights)
+        self._weights.clear()
+        _, weights = weights_for(model, self.config.weights)
+        given = {id(array) for array in jax.tree.leaves(model.arrays())}
+
+        def own(weight: jax.Array, place: jax.sharding.Sharding) -> jax.Array:
+            if weight.sharding != place:
+                return jax.device_put(weight, place, may_alias=False)
+            return weight.copy() if id(weight) in given else weight
+
+        self._weights.update(jax.tree.map(own, weights, places))
+        self._patience.clear()
+        for lane in self._lanes.values():
+            lane.renew()
+
     def step(self) -> list[Generation]:
         """Advance the lanes by one block; returns the calls that ended.
 
@@ -296,3 +338,9 @@ class Engine:
         """Seconds since the last call of this: what the calls that just advanced have taken."""
         before, self._lapped = self._lapped, time.monotonic()
         return self._lapped - before
+
+
+def _form(model: Transformer) -> dict[str, object]:
+    """What tells whether two models differ in their weights alone."""
+    arrays = jax.tree.map(lambda weight: (weight.shape, weight.dtype.name), model.arrays())
+    return {"config": model.config, **arrays}

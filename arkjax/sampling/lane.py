@@ -149,6 +149,17 @@ class Lane:
         """Wait until the device has done all that it was handed."""
         jax.block_until_ready((self._slots, self._waiting, self._cache.pool))
 
+    def renew(self) -> None:
+        """Be as a new lane, since the weights have changed; no call may be in it.
+
+        The arrays stay: nothing in them is looked at that a later call has not put there.
+        """
+        self._prefixes.clear()
+        self._queue = CallQueue(self._config, self._length, self._prefixes)
+        # Of calls that were cancelled.
+        self._unread.clear()
+        self._resize(self._sizes[0], self._lengths[0])
+
     def step(self) -> list[Generation]:
         """Prefill what fits, hand over a block, read the one before it; returns what ended."""
         self._admit()

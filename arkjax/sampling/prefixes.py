@@ -45,6 +45,11 @@ class PrefixPool:
         self._rows: collections.OrderedDict[Ids, int] = collections.OrderedDict()
         self._pins: collections.Counter[Ids] = collections.Counter()
 
+    def clear(self) -> None:
+        """Forget all prefixes; none may be pinned."""
+        assert not self._pins
+        self._rows.clear()
+
     def row(self, request: Request) -> int:
         """The row of a request's prefix; any where it has none."""
         return self._rows.get(request.prompt_ids[: request.prefix_len], 0)

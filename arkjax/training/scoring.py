@@ -1,84 +1,163 @@
 """The teacher at work: its distributions on the student's rows, under the team's prompts."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from arkjax.distillation.chunked import linear_logprobs
 from arkjax.distillation.rows import Rows, batch
+from arkjax.distillation.scores import Dense, linear_draws, linear_hidden, linear_top_k
 from arkjax.distillation.tape import ScoreFn
-from arkjax.distillation.targets import HiddenTarget
-from arkjax.distillation.teacher import mixture_target, teacher_batch
+from arkjax.distillation.tape_format import Recorded, TapeFormat
 from arkjax.models.transformer import Transformer
+from arkjax.synthesis.contexts import ContextConfig, TeacherView
+from arkjax.training.team_teacher import TeamTeacher, Views
 
-Prompts = Sequence[Sequence[Sequence[int]]]
+
+class LiveTeacher(NamedTuple):
+    """A teacher for `training.supervised.train` that reads each batch as it comes.
+
+    Attributes:
+      team: what it costs and leaves out is in its `summary()`.
+      rows: the student's rows.
+      views: for each example.
+    """
+
+    team: TeamTeacher
+    rows: Rows
+    views: Views
+
+    def __call__(self, indices: np.ndarray) -> Dense:
+        """The team's distributions on rows `indices [B]`."""
+        return self.team.target(self.rows, indices, self.views)
 
 
 def live_teacher(
-    model: Transformer, rows: Rows, prompts: Prompts, row_length: int
-) -> Callable[[np.ndarray], HiddenTarget]:
-    """A teacher for `training.supervised.train` that reads each batch as it comes.
+    model: Transformer,
+    rows: Rows,
+    views: Views,
+    row_length: int,
+    config: ContextConfig | None = None,
+    **settings: Any,
+) -> LiveTeacher:
+    """A teacher of these rows.
 
     Args:
       model: plays every context.
       rows: the student's rows.
-      prompts: for each example, the prompts under which the teacher reads its target; their
-        distributions are mixed geometrically.
+      views: for each example how the teacher sees it (`synthesis.contexts.teacher_views`), or the
+        prompts under which it reads its target.
       row_length: T of the rows that hold a prompt and a target.
+      config: how contexts are mixed and tokens gated; None: geometrically, and not at all.
+      settings: further ones of `TeamTeacher`.
     """
-    most = max(map(len, prompts))
-    config, mesh = model.config, model.mesh
+    return LiveTeacher(_of_all(model, views, row_length, config, settings), rows, views)
 
-    @jax.jit
-    def hidden(weights, tokens, positions, segment_ids):
-        return Transformer(config, weights, mesh)(tokens, positions, segment_ids)
 
-    def target(indices: np.ndarray) -> HiddenTarget:
-        contexts = teacher_batch(rows, indices, prompts, row_length, num_contexts=most)
+class FreshTeacher(NamedTuple):
+    """A teacher of rows that were made this moment, such as answers that a student just wrote.
 
-        def hidden_fn(tokens, positions, segment_ids):
-            return hidden(model.arrays(), tokens, positions, segment_ids)
+    Attributes:
+      team: what it costs and leaves out is in its `summary()`.
+      views: for each example of the run.
+    """
 
-        return mixture_target(
-            hidden_fn, contexts, model.head, soft_cap=config.logit_soft_cap or None
-        )
+    team: TeamTeacher
+    views: Views
 
-    return target
+    def __call__(self, rows: Rows, of: Sequence[int]) -> Dense:
+        """The team's distributions on all rows `[N, T]`.
+
+        Args:
+          rows: packed examples.
+          of: for each of them the example of the run whose question it answers.
+        """
+        views = [self.views[example] for example in of]
+        return self.team.target(rows, np.arange(rows.num_rows), views)
+
+
+def fresh_teacher(
+    model: Transformer,
+    views: Views,
+    row_length: int,
+    config: ContextConfig | None = None,
+    **settings: Any,
+) -> FreshTeacher:
+    """A teacher of whatever is answered to the questions of a run's examples.
+
+    Gates of the examples were made for their recorded answers. Of views made with another
+    `ContextConfig.gate` than "none" a fresh answer takes over the gate.
+
+    Args:
+      model, views, row_length, config, settings: as of `live_teacher`. With `num_rows` among the
+        settings every step has the same shapes.
+    """
+    return FreshTeacher(_of_all(model, views, row_length, config, settings), views)
+
+
+def _of_all(
+    model: Transformer,
+    views: Views,
+    row_length: int,
+    config: ContextConfig | None,
+    settings: dict[str, Any],
+) -> TeamTeacher:
+    """A teacher with one program for all batches of these views."""
+    of_all = {
+        "num_contexts": max(
+            len(view.contexts) if isinstance(view, TeacherView) else len(view) for view in views
+        ),
+        "gated": any(isinstance(view, TeacherView) and view.gate != 1 for view in views),
+    }
+    return TeamTeacher(model, row_length, config, **of_all | settings)
 
 
 def tape_scorer(
-    model: Transformer,
+    teacher: Callable[[np.ndarray], Dense],
     rows: Rows,
-    prompts: Prompts,
-    row_length: int,
-    top_k: int,
-    kd_temperature: float,
+    tape_format: TapeFormat,
+    *,
+    vocab_size: int | None = None,
+    chunk_tokens: int = 256,
 ) -> ScoreFn:
-    """The same teacher for `distillation.tape.write_tape`: its k most probable tokens and the rest.
+    """A teacher as what a tape keeps of it: for `distillation.tape.write_tape`, or to train on.
+
+    Both are the same: what `Tape.targets` gives is what this function gave, rounded to the tape's
+    dtype, so a teacher of any kind can also be used without a file.
 
     Args:
-      model, rows, prompts, row_length: as of `live_teacher`.
-      top_k: k.
-      kd_temperature: of the probabilities.
+      teacher: gives the target of row indices, such as `live_teacher` makes.
+      rows: the student's rows.
+      tape_format: what is kept.
+      vocab_size: of the teacher, where its head is padded beyond; None: the whole head.
+      chunk_tokens: positions whose logits exist at once.
+
+    Raises:
+      ConfigError: the format asks for more tokens than the vocabulary has, or for hidden states of
+        a mixture that no mean of them is; raised when rows are scored.
     """
-    teacher = live_teacher(model, rows, prompts, row_length)
+    common = {
+        "kd_temperature": tape_format.kd_temperature,
+        "chunk_size": chunk_tokens,
+        "vocab_size": vocab_size,
+    }
 
     @jax.jit
-    def top(target: HiddenTarget, labels: np.ndarray, mask: np.ndarray):
-        scores = linear_logprobs(
-            target.hidden,
-            target.head,
-            labels,
-            mask=mask,
-            top_k=top_k,
-            kd_temperature=kd_temperature,
-            soft_cap=target.soft_cap,
-        )
-        return scores.top_ids, scores.top_logprobs, scores.log_tail
+    def record(target: Dense, mask: np.ndarray, indices: np.ndarray):
+        if target.gate is not None:
+            mask = jnp.where(target.gate != 0, mask, 0.0)
+        if tape_format.kind == "top_k":
+            return linear_top_k(target, mask, k=tape_format.k, **common)
+        n, seed = tape_format.draws, tape_format.seed
+        return linear_draws(target, mask, indices, draws=n, seed=seed, **common)
 
-    def score(indices: np.ndarray):
-        of_batch = batch(rows, indices)
-        return top(teacher(indices), of_batch.targets, of_batch.weights)
+    def score(indices: np.ndarray) -> Recorded:
+        target = teacher(indices)
+        if tape_format.kind == "hidden":
+            return linear_hidden(target)
+        weights = batch(rows, indices).weights
+        return record(target, weights, np.asarray(indices, np.uint32))
 
     return score

@@ -22,7 +22,9 @@ _PARTS = {"dynamic-slice", "slice", "gather"}
 _IN_PLACE = {"dynamic-update-slice": 1, "scatter": 2}
 
 
-class _Instruction(NamedTuple):
+class Instruction(NamedTuple):
+    """A line of a program: its name, type, operation, operands, all that follows, whether root."""
+
     name: str
     result: str
     op: str
@@ -38,15 +40,16 @@ def step_bytes(program: str) -> tuple[int, int]:
       program: text of a compiled program with one loop at its top. Loops within the loop count as
         one turn.
     """
-    computations, entry = _parse(program)
+    computations, entry = parse(program)
     (loop,) = [i for i in computations[entry] if i.op == "while"]
-    body, condition = (_called(loop, key)[0] for key in ("body", "condition"))
+    body, condition = (called(loop, key)[0] for key in ("body", "condition"))
     inside = sum(_total(computations, name) for name in (body, condition))
     return inside, _total(computations, entry) - inside
 
 
-def _parse(program: str) -> tuple[dict[str, list[_Instruction]], str]:
-    computations: dict[str, list[_Instruction]] = {}
+def parse(program: str) -> tuple[dict[str, list[Instruction]], str]:
+    """Instructions of every computation of a program by its name, and the first one's name."""
+    computations: dict[str, list[Instruction]] = {}
     entry, lines = "", []
     for line in program.splitlines():
         head = re.match(r"(ENTRY )?%?([\w.\-]+) .*\{$", line)
@@ -57,7 +60,7 @@ def _parse(program: str) -> tuple[dict[str, list[_Instruction]], str]:
             root, name, result, op, rest = found.groups()
             # Types of operands may stand before them; what follows the parenthesis is attributes.
             names = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
-            lines.append(_Instruction(name, result, op, names, rest, bool(root)))
+            lines.append(Instruction(name, result, op, names, rest, bool(root)))
     return computations, entry
 
 
@@ -79,27 +82,34 @@ def _bytes(shape: str, everywhere: bool = False) -> int:
     return total
 
 
-def _called(instruction: _Instruction, key: str) -> list[str]:
+def called(instruction: Instruction, key: str) -> list[str]:
+    """Names of the computations that an instruction calls by this attribute."""
     found = re.search(key + r"=\{?(%?[\w.\-]+(?:, ?%[\w.\-]+)*)", instruction.text)
     return [name.strip().lstrip("%") for name in found[1].split(",")] if found else []
 
 
-def _total(computations: dict[str, list[_Instruction]], name: str) -> int:
-    shapes = {i.name: i.result for i in computations[name]}
-    return sum(_moved(computations, i, shapes) for i in computations[name])
+def _total(computations: dict[str, list[Instruction]], name: str) -> int:
+    shapes = shapes_of(computations, name)
+    return sum(moved(computations, i, shapes) for i in computations[name])
 
 
-def _moved(
-    computations: dict[str, list[_Instruction]], i: _Instruction, shapes: dict[str, str]
+def shapes_of(computations: dict[str, list[Instruction]], name: str) -> dict[str, str]:
+    """The types of a computation's instructions by their names."""
+    return {i.name: i.result for i in computations[name]}
+
+
+def moved(
+    computations: dict[str, list[Instruction]], i: Instruction, shapes: dict[str, str]
 ) -> int:
+    """Bytes to and from memory of one instruction; shapes are those around it."""
     if i.op in _FREE or i.op.endswith(("-done", "-update")):
         return 0
     if i.op in ("while", "call"):
-        names = _called(i, "body") + _called(i, "condition") + _called(i, "to_apply")
+        names = called(i, "body") + called(i, "condition") + called(i, "to_apply")
         return sum(_total(computations, name) for name in names)
     if i.op == "conditional":
-        names = _called(i, "branch_computations") or [
-            *_called(i, "true_computation"), *_called(i, "false_computation")
+        names = called(i, "branch_computations") or [
+            *called(i, "true_computation"), *called(i, "false_computation")
         ]  # fmt: skip
         return max(_total(computations, name) for name in names)
     estimate = re.search(r'"bytes_accessed":"(\d+)"', i.text)
@@ -134,11 +144,11 @@ def _halves(shape: str) -> list[str]:
 
 
 def _fused(
-    computations: dict[str, list[_Instruction]], fusion: _Instruction, operands: list[str]
+    computations: dict[str, list[Instruction]], fusion: Instruction, operands: list[str]
 ) -> int:
-    inside = computations[_called(fusion, "calls")[0]]
+    inside = computations[called(fusion, "calls")[0]]
     named = {i.name: i for i in inside}
-    users: dict[str, list[_Instruction]] = {}
+    users: dict[str, list[Instruction]] = {}
     for i in inside:
         for name in set(i.operands):
             users.setdefault(name, []).append(i)
@@ -153,7 +163,7 @@ def _fused(
             elif user.op in _PARTS and user.operands[0] == name:
                 total += _bytes(user.result, True)
             elif user.op == "fusion":
-                into = computations[_called(user, "calls")[0]]
+                into = computations[called(user, "calls")[0]]
                 number = user.operands.index(name)
                 total += _parameter_read(computations, into, number, whole)
             elif not (user.op in _IN_PLACE and user.operands[0] == name):
@@ -181,8 +191,8 @@ def _fused(
 
 
 def _parameter_read(
-    computations: dict[str, list[_Instruction]],
-    inside: list[_Instruction],
+    computations: dict[str, list[Instruction]],
+    inside: list[Instruction],
     number: int,
     whole: int,
 ) -> int:
@@ -194,5 +204,5 @@ def _parameter_read(
     return whole
 
 
-def _number(parameter: _Instruction) -> int:
+def _number(parameter: Instruction) -> int:
     return int(parameter.text.split(")")[0])

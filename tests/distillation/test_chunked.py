@@ -10,10 +10,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from arkjax.distillation.chunked import linear_divergence, linear_logprobs
-from arkjax.distillation.divergences import log_distribution
+from arkjax.distillation.divergences import cross_entropy, divergence, log_distribution
 from arkjax.distillation.objective import Objective
 from arkjax.distillation.targets import HiddenTarget, TapeTarget
-from arkjax.distillation.token_loss import finish_logits, teacher_logits, token_losses
 from arkjax.errors import ConfigError
 
 N, D, DT, V, K = 13, 6, 5, 24, 4
@@ -68,10 +67,21 @@ def tape(live, k, kappa=1.0):
 
 def dense(hidden, head, labels, mask, *, objective, target, soft_cap=None):
     """The same loss with `[N, V]` logits and JAX's own gradients."""
-    z = finish_logits(hidden @ head, REAL, soft_cap)
-    top_ids = target.top_ids if isinstance(target, TapeTarget) else None
-    losses, _ = token_losses(objective, z, labels, teacher_logits(target, REAL), top_ids)
+    z = logits(hidden, head, soft_cap)
+    losses = objective.cross_entropy * cross_entropy(z, labels)
+    if isinstance(target, TapeTarget):
+        taped = jnp.concatenate([target.top_logprobs, target.log_tail[:, None]], -1)
+        losses += objective.weight * divergence(objective, z, taped, target.top_ids)
+    elif target is not None:
+        z_t = logits(target.hidden, target.head, target.soft_cap)
+        losses += objective.weight * divergence(objective, z, z_t)
     return jnp.sum(mask * losses), losses
+
+
+def logits(hidden, head, soft_cap):
+    z = hidden @ head
+    z = z if soft_cap is None else soft_cap * jnp.tanh(z / soft_cap)
+    return jnp.where(jnp.arange(z.shape[-1]) < REAL, z, -jnp.inf)
 
 
 @functools.partial(jit, static_argnames=("objective", "chunk_size", "soft_cap", "train_head"))
@@ -225,6 +235,7 @@ def test_aux_says_what_it_says(tokens, live):
         "label_top1": log_q.argmax(-1) == labels,
         "teacher_top1": log_q.argmax(-1) == log_p.argmax(-1),
         "teacher_tail_mass": np.zeros(N),
+        "gate": np.ones(N),
         "weight": np.ones(N),
     }
     for name, per_token in want.items():

@@ -6,8 +6,9 @@ import pytest
 
 from arkjax.distillation.divergences import log_distribution
 from arkjax.distillation.rows import batch, pack
+from arkjax.distillation.targets import MixtureTarget
 from arkjax.distillation.teacher import gather_hidden, mixture_target, teacher_batch
-from arkjax.errors import ConfigError, DataError
+from arkjax.errors import DataError
 from arkjax.synthesis.examples import Example
 
 pytestmark = pytest.mark.fast
@@ -119,8 +120,16 @@ def test_mean_hidden_is_the_geometric_mixture():
     target = mixture_target(lambda *_: jnp.asarray(by_row), contexts, jnp.asarray(head))
     got = log_distribution(target.hidden[0, :4] @ target.head)
     np.testing.assert_allclose(got, want, atol=2e-5)
-    with pytest.raises(ConfigError, match="soft-caps"):
-        mixture_target(lambda *_: jnp.asarray(by_row), contexts, jnp.asarray(head), soft_cap=30.0)
+    # What no mean of hidden states is keeps the contexts apart.
+    for settings in ({"soft_cap": 30.0}, {"mixture": "arithmetic"}):
+        target = mixture_target(
+            lambda *_: jnp.asarray(by_row), contexts, jnp.asarray(head), **settings
+        )
+        assert isinstance(target, MixtureTarget)
+        assert target.mixture == settings.get("mixture", "geometric")
+        np.testing.assert_array_equal(target.hidden[0, :4], hidden.swapaxes(0, 1))
+        np.testing.assert_allclose(target.weights[0, :4], [weights] * 4, rtol=1e-6)
+        assert not target.hidden[0, 4:].any() and not target.weights[0, 4:].any()
 
 
 def test_shapes_are_few_and_can_be_fixed(rows, prompts):
@@ -146,4 +155,81 @@ def test_what_cannot_be_placed_is_named(rows, prompts):
     refused("11 sets", prompts[1:])
     refused("only 1 are allowed", num_rows=1)
     refused("none negative", weights=[[-1.0] * len(p) for p in prompts])
+    refused("problem p3.*empty teacher prompt", [[[]] if e == 3 else [[1]] for e in range(12)])
     refused("all zero", weights=[[0.0] * len(p) for p in prompts])
+
+
+# --- what contexts share --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def debates(rows):
+    """Four prompts an example that begin with one transcript; two examples share a problem."""
+    return [
+        [[*range(500 + e // 2, 520 + e // 2), 7, k] for k in range(4)]
+        for e in range(len(rows.placements))
+    ]
+
+
+def read_back(contexts, k, b, t) -> list[int]:
+    """The tokens that the position which context k of (b, t) looks at may see, in order."""
+    row, column = divmod(int(contexts.sources[k, b, t]), contexts.tokens.shape[1])
+    segments = contexts.segment_ids[row]
+    parents = np.zeros_like(segments) if contexts.parents is None else contexts.parents[row]
+    seen, segment, end = [], segments[column], column + 1
+    while segment:
+        here = np.flatnonzero(segments[:end] == segment)
+        seen, segment = contexts.tokens[row, here].tolist() + seen, parents[here[0]]
+        end = len(segments)
+    return seen
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_every_position_sees_its_prompt_and_target_and_nothing_else(rows, debates, share):
+    indices = np.arange(rows.num_rows)
+    contexts = teacher_batch(rows, indices, debates, 60, share=share)
+    assert (contexts.parents is not None) == share
+    unshared = 0
+    for e, at in enumerate(rows.placements):
+        target = list(rows.example(e).target_ids)
+        for k, prompt in enumerate(debates[e]):
+            unshared += len(prompt) + len(target) - 1
+            for j in range(len(target)):
+                seen = read_back(contexts, k, at.row, at.target_start - 1 + j)
+                assert seen == prompt + target[:j]
+    assert contexts.unshared == unshared
+    assert contexts.used == (contexts.segment_ids > 0).sum()
+    if share:
+        # At least: transcripts of 21 tokens are there once, not four times.
+        assert contexts.used <= unshared - len(rows.placements) * 3 * 21
+    else:
+        assert contexts.used == unshared
+
+
+def test_closed_gates_are_not_read(rows, prompts):
+    indices = np.arange(rows.num_rows)
+    gates = [float(e % 3 != 1) for e in range(len(rows.placements))]
+    contexts = teacher_batch(rows, indices, prompts, 40, gates=gates)
+    read = set(contexts.tokens.ravel().tolist())
+    student = batch(rows, indices)
+    for e, gate in enumerate(gates):
+        assert (-(100 * e) in read or e == 0) == bool(gate or e == 0)
+        here = (rows.example_ids[indices] == e) & (student.weights != 0)
+        assert (contexts.gate[here] == gate).all()
+        np.testing.assert_allclose(contexts.weights[:, here].sum(0), gate, rtol=1e-6)
+    assert not contexts.gate[student.weights == 0].any()
+    nothing = teacher_batch(rows, indices, prompts, 40, gates=[0.0] * 12)
+    assert nothing.tokens.shape == (1, 40) and nothing.used == 0
+
+
+def test_one_of_a_batch_is_enough_and_rows_may_be_empty(rows, prompts):
+    indices = np.array([2, -1, 0])
+    here = set(rows.example_ids[indices[indices >= 0]].ravel().tolist()) - {-1}
+    some = teacher_batch(rows, indices, {e: prompts[e] for e in here}, 40, num_contexts=3)
+    every = teacher_batch(rows, indices, prompts, 40)
+    for a, b in zip(some, every, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not every.weights[:, 1].any() and not every.gate[1].any()
+    np.testing.assert_array_equal(
+        every.weights[:, [0, 2]], teacher_batch(rows, indices[[0, 2]], prompts, 40).weights
+    )

@@ -23,6 +23,8 @@ CPU = dataclasses.replace(TPU, platform="cpu", dtype="float32")
         (TPU, {"dtype": "float16"}, "xla", "no float16"),
         (TPU, {"batch_shards": 16}, "xla", "8 rows"),
         (TPU, {"head_shards": 16}, "xla", "num_kv_heads is 8"),
+        (TPU, {"shared_prefixes": True}, "xla", "splash cannot run: segments of a row share"),
+        (GPU, {"shared_prefixes": True}, "xla", "cudnn cannot run: segments of a row share"),
         (GPU, {}, "cudnn", "made for gpu"),
         (GPU, {"dtype": "float16", "head_dim": 256, "head_shards": 2}, "cudnn", "made for gpu"),
         (GPU, {"dtype": "float32"}, "xla", "float32"),

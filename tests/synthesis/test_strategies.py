@@ -1,11 +1,20 @@
 """Students by name, and the examples that they learn from."""
 
+import dataclasses
+
 import pytest
 
 from arkjax.errors import ConfigError
 from arkjax.synthesis.contexts import ContextConfig, teacher_prompts
 from arkjax.synthesis.selection import SelectionConfig, Trace, select
-from arkjax.synthesis.strategies import STRATEGIES, strategy, to_examples
+from arkjax.synthesis.strategies import (
+    CONTROLS,
+    PHASES,
+    stack,
+    strategy,
+    to_examples,
+    with_prefixes,
+)
 
 pytestmark = pytest.mark.fast
 RUN = SelectionConfig(max_traces=3, min_agreeing=2, prefer_corrective=True)
@@ -19,49 +28,93 @@ def test_an_unknown_student_is_told_the_nearest_name():
         strategy("student_rfst")
     with pytest.raises(ConfigError, match="There are student_rsft, "):
         strategy("xyzzy")
-    assert strategy("student_da") is STRATEGIES["student_da"]
+    with pytest.raises(ConfigError, match="unknown strategy 'dda': did you mean 'da'"):
+        stack(["rsft", "dda"])
+    with pytest.raises(ConfigError, match="at least one phase: there are rsft, "):
+        stack([])
+
+
+@pytest.mark.parametrize(
+    ("phases", "name"),
+    [
+        (["rsft"], "student_rsft"),
+        (["rsft", "da"], "student_rsft_then_da"),
+        (["pad", "da"], "student_pad_then_da"),
+        (["sequence+logit"], "student_sequence+logit"),
+        (["da", "on_policy", "grpo"], "student_da_then_on_policy_then_grpo"),
+        (["no_debate"], "control_no_debate"),
+        (["answer_only", "da"], "student_answer_only_then_da"),
+    ],
+)
+def test_a_stack_and_its_students_name_are_the_same(phases, name):
+    assert stack(phases).student == name
+    assert strategy(name) == stack(phases)
+
+
+@pytest.mark.parametrize(
+    "name", ["control_da", "student_no_debate", "student_", "rsft", "student_rsft_then_"]
+)
+def test_a_student_has_one_name(name):
+    with pytest.raises(ConfigError, match="unknown student"):
+        strategy(name)
+
+
+def test_what_later_phases_begin_with_is_trained_before_and_once():
+    asked = ["student_rsft_then_da", "student_da", "student_rsft_then_pad", "student_rsft"]
+    made = with_prefixes(asked)
+    assert list(made) == [
+        "student_rsft",
+        "student_rsft_then_da",
+        "student_da",
+        "student_rsft_then_pad",
+    ]
+    assert made["student_rsft_then_pad"].before == made["student_rsft"]
+    assert made["student_rsft"].before is None
 
 
 def test_names_say_what_a_student_learns_from():
-    for name, made in STRATEGIES.items():
-        assert (made.gate == "team") == name.endswith("_unverified")
-        assert (made.source != "team") == name.startswith("control_")
-    assert STRATEGIES["control_single_agent"].source == "single_agent"
-    assert STRATEGIES["control_no_debate"].source == "roles"
+    for name, phase in PHASES.items():
+        assert name == phase.name
+        if phase.dataset is None:
+            assert phase.learns in ("pad", "grpo")
+            continue
+        assert (phase.dataset.gate == "team") == name.endswith("_unverified")
+        assert phase.dataset.source == "team" or name in CONTROLS
+    assert PHASES["single_agent"].dataset.source == "single_agent"
+    assert PHASES["no_debate"].dataset.source == "roles"
+    assert PHASES["answer_only"].dataset.form == "answer_only"
 
 
 def test_a_twin_differs_in_its_gate_alone():
-    for name, made in STRATEGIES.items():
+    for name, phase in PHASES.items():
         if not name.endswith("_unverified"):
             continue
-        other = STRATEGIES[name.removesuffix("_unverified")]
-        assert (made.source, made.one_trace, made.logits) == (
-            other.source,
-            other.one_trace,
-            other.logits,
-        )
-        assert made.gate != other.gate
+        other = PHASES[name.removesuffix("_unverified")]
+        dataset = dataclasses.replace(phase.dataset, name=other.dataset.name, gate="gold")
+        assert dataclasses.replace(phase, name=other.name, dataset=dataset) == other
 
 
-def test_datasets_are_shared_only_by_students_that_select_alike():
-    by_dataset = {}
-    for made in STRATEGIES.values():
-        selection = (made.source, made.selection(RUN))
-        assert by_dataset.setdefault(made.dataset, selection) == selection
+def test_datasets_are_shared_only_by_phases_that_select_alike():
+    by_name = {}
+    for phase in PHASES.values():
+        if phase.dataset is None:
+            continue
+        assert by_name.setdefault(phase.dataset.name, phase.dataset) == phase.dataset
 
 
 def test_no_student_without_gold_answers_meets_them_in_its_teacher():
     # The teacher's contexts may be chosen by verdicts.
-    assert not [name for name, s in STRATEGIES.items() if s.gate == "team" and s.logits]
+    with_teacher = [phase for phase in PHASES.values() if phase.needs_teacher]
+    assert with_teacher and all(phase.dataset.gate == "gold" for phase in with_teacher)
 
 
 def test_rsft_takes_one_trace_and_da_distinct_ones_that_differ(call, grader):
     lines = [(1, 2, 3, 4, 5, 6), (1, 2, 3, 4, 5, 7), (9, 8, 7, 6, 5, 4), (1, 2, 3, 4, 5, 6)]
     calls = [call(agent=agent, words=words) for agent, words in zip("abcd", lines, strict=True)]
     calls += [call(problem="p2", agent=agent) for agent in "abcde"]
-    one, _ = select(calls, {}, grader, STRATEGIES["student_rsft"].selection(RUN))
+    one, _ = select(calls, {}, grader, PHASES["rsft"].dataset.selection(RUN))
     assert [t.call.problem_id for t in one] == ["p1", "p2"]
-    several, counts = select(calls, {}, grader, STRATEGIES["student_da"].selection(RUN))
+    several, counts = select(calls, {}, grader, PHASES["da"].dataset.selection(RUN))
     assert [t.call.problem_id for t in several] == ["p1"] * 3 + ["p2"] * 3
     assert counts.repeated == 1 and counts.beyond_limit == 2
     # The farthest from the first is the second choice.

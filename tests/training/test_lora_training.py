@@ -22,12 +22,12 @@ from arkjax.models.lora import add_lora, trainable
 from arkjax.models.placement import load_model
 from arkjax.models.transformer import Transformer
 from arkjax.models.weights import LAYERS, weight_specs
-from arkjax.pipeline import distill
 from arkjax.progress import Progress
 from arkjax.run_config import RunConfig, StudentConfig
 from arkjax.rundir import RunDirectory
 from arkjax.session import Session
 from arkjax.sharding import ShardingRules
+from arkjax.stages.distill import distill
 from arkjax.training.loop import TrainState, training_step
 from arkjax.training.metrics import read_metrics
 from arkjax.training.optimizer import make_optimizer

@@ -1,0 +1,68 @@
+"""The evaluate stage: every system on the same problems."""
+
+import dataclasses
+import json
+from collections import defaultdict
+from pathlib import Path
+
+from arkjax.evaluation.outcomes import Outcomes
+from arkjax.evaluation.systems import outcomes_of, systems
+from arkjax.reporting.debates import choose_debates, debate_record
+from arkjax.session import Session
+from arkjax.storage import write_atomic
+from arkjax.trajectories.store import CallStore
+
+
+def evaluate(session: Session, path: Path) -> dict:
+    """Every system on the same problems: outcomes, costs, and debates to read."""
+    config = session.config
+    samples = session.stage("sample").summary()["samples_for_budget"]
+    compared = systems(
+        session.team,
+        session.single,
+        session.samples(samples),
+        session.roles(1),
+        config.students,
+        config.policy,
+    )
+    records, debates_to_read = [], []
+    played = defaultdict(dict)
+    for system in compared:
+        for split in config.evaluation.splits:
+            problems = session.problems(split, config.evaluation.limit or None)
+            known = [CallStore(path / split / other) for other in system.shares]
+            label = f"{system.name}, {split}"
+            debates, _ = session.play(
+                system.team,
+                problems,
+                system.model,
+                path / split / system.name,
+                label,
+                known,
+            )
+            outcomes = outcomes_of(debates, system=system.name, split=split, seed=session.seed)
+            records += outcomes
+            if split == config.evaluation.splits[0]:
+                played[system.name] = {debate.problem.id: debate for debate in debates}
+    split = config.evaluation.splits[0]
+    best = max(
+        (name for name in config.students if name.startswith("student")),
+        key=lambda name: sum(d.correct for d in played[name].values()),
+        default=None,
+    )
+    for debate in played["team"].values():
+        alone = None
+        if best is not None:
+            answer = played[best][debate.problem.id]
+            alone = {
+                "system": best,
+                "text": answer.calls[0].text,
+                "answer": answer.answer,
+                "correct": answer.correct,
+            }
+        record = debate_record(debate, session.task.grader, split=split, student=alone)
+        debates_to_read.append(record)
+    Outcomes.from_records([dataclasses.asdict(o) for o in records]).save(path / "outcomes.parquet")
+    write_atomic(path / "debates.json", json.dumps(choose_debates(debates_to_read), indent=1))
+    oracle = [system.name for system in compared if system.team.uses_oracle]
+    return {"samples_for_budget": samples, "oracle": oracle}

@@ -1,0 +1,50 @@
+"""The score stage: the team's token distributions on the students' rows."""
+
+from pathlib import Path
+
+from arkjax.distillation.rows import Rows
+from arkjax.distillation.tape import Tape, write_tape
+from arkjax.session import Session
+from arkjax.stages.teaching import team_views
+from arkjax.storage import content_hash
+from arkjax.training.scoring import live_teacher, tape_scorer
+
+
+def score(session: Session, path: Path) -> dict:
+    """Write the team's token distributions on the rows of students that learn them."""
+    teacher = session.config.teacher
+    tapes = {}
+    datasets = {s.last.dataset.name for s in session.strategies.values() if s.last.needs_tape}
+    for dataset in sorted(datasets):
+        rows = Rows.load(session.stage("synthesize").path / dataset)
+        live = live_teacher(
+            session.model("base"),
+            rows,
+            team_views(session, [p.provenance for p in rows.placements], teacher.contexts),
+            teacher.row_length,
+            teacher.contexts,
+        )
+        form = teacher.tape_format(session.config.student.objective.kd_temperature)
+        with session.progress.task("tape", total=rows.num_rows, unit="rows") as task:
+            write_tape(
+                path / dataset,
+                rows,
+                tape_scorer(live, rows, form, vocab_size=session.tokenizer.vocab_size),
+                form,
+                teacher_id=content_hash(session.inputs("score")),
+                vocab_size=session.tokenizer.vocab_size,
+                batch_rows=teacher.batch_rows,
+                shard_rows=teacher.shard_rows,
+                progress=task.advance,
+            )
+        tape = Tape.open(path / dataset, rows)
+        tapes[dataset] = {
+            "rows": rows.num_rows,
+            "kind": form.kind,
+            "bytes_per_token": tape.bytes_per_token,
+            "teacher": live.team.summary(),
+        }
+        session.progress.say(
+            f"tape {dataset}: {tape.bytes_per_token:.1f} bytes a position of a row"
+        )
+    return {"tapes": tapes}
