@@ -2,9 +2,11 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from arkjax.distillation.grpo import GRPOConfig, advantages
 from arkjax.evaluation.process import ScoredAnswer, best_of_n, step_quality
 from arkjax.models.placement import init_model
 from arkjax.progress import Progress
@@ -20,7 +22,10 @@ from arkjax.tasks.world_steps import truth_of_steps
 from arkjax.text.chat import BylineChat
 from arkjax.text.tokenizer import Tokenizer
 from arkjax.training.optimizer import OptimizerConfig
+from arkjax.training.reward_model import RewardModel
+from arkjax.training.reward_scoring import step_scorer
 from arkjax.training.reward_training import ProcessRewardConfig, train_reward_model
+from arkjax.training.rollouts import Answer
 
 CONFIG = ProcessRewardConfig(
     labels=StepLabelConfig(steps="clause"),
@@ -119,3 +124,33 @@ def test_a_reward_model_tells_the_worlds_right_steps_from_wrong_ones(
     assert quality.first_errors.accuracy > blind + 0.1
     chosen = best_of_n(test)
     assert chosen.systems["best"].value > chosen.systems["majority"].value
+
+
+def test_samples_of_a_student_get_the_rewards_of_their_steps(model, mesh_of, tokenizer):
+    config = dataclasses.replace(model.config, vocab_size=192)
+    start = init_model(config, 0, mesh_of(), ShardingRules())
+    reward = RewardModel(start, "bce", jnp.linspace(-1, 1, config.d_model))
+    answers = answers_to(world.make_problems(SHIPPED_WORLD, "train", 3, 0), tokenizer)
+    samples = [
+        Answer(0, 0, i, a.prompt_ids, a.answer_ids, (0.0,) * len(a.answer_ids), "stop")
+        for i, a in enumerate(answers)
+    ]
+    # One that was cut off in its second step, and one that says nothing.
+    cut = dataclasses.replace(samples[0], ids=samples[0].ids[: answers[0].step_ends[0] + 3])
+    nothing = dataclasses.replace(samples[0], ids=(tokenizer.eos_id,))
+    scored = step_scorer(reward, tokenizer, "clause", 4, 64)([*samples, cut, nothing])
+    expected = reward.rewards(answers, 8, 80)
+    for answer, got, own in zip(answers, scored, expected, strict=False):
+        assert got.ends == answer.step_ends
+        np.testing.assert_allclose(got.rewards, own, atol=1e-5)  # fp32, other widths
+    assert scored[-2].ends == (answers[0].step_ends[0], answers[0].step_ends[0] + 3)
+    assert scored[-2].rewards[0] == pytest.approx(expected[0][0], abs=1e-5)
+    assert scored[-1] == ((), ())
+    # What GRPO makes of them: one advantage a token, equal within a step.
+    lengths = [len(answer.answer_ids) for answer in answers[:4]]
+    grpo = GRPOConfig(outcome_weight=0.0, process_weight=1.0)
+    found = advantages(grpo, np.zeros((1, 4)), lengths, 64, scored[:4])
+    for answer, own in zip(answers[:4], found.tokens, strict=True):
+        starts = (0, *answer.step_ends[:-1])
+        for start, end in zip(starts, answer.step_ends, strict=True):
+            assert (own[start:end] == own[start]).all()
