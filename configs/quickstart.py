@@ -230,6 +230,7 @@ def _rollouts(prompts: int, samples: int) -> ConfigDict:
     c.temperature = 1.0
     c.refresh_steps = 1  # steps for which the sampler keeps its weights
     c.rows = 0  # as many as any answers could need
+    c.micro_rows = 0  # rows whose activations exist at once; 0: all of them
     return c
 
 
@@ -240,6 +241,7 @@ def _train(steps: int, batch_rows: int, learning_rate: float, warmup_steps: int)
     c.chunk_tokens = 4096  # tokens whose logits exist at once; lower it for large vocabularies
     c.log_every = 10
     c.checkpoint_every = 50
+    c.micro_rows = 0  # rows whose activations exist at once; 0: all of them
     c.patience = 0  # looks at held-out problems without a new best before it stops; 0: never
     c.optimizer = _optimizer(learning_rate, warmup_steps)
     return c

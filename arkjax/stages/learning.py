@@ -19,10 +19,9 @@ from arkjax.synthesis.step_labels import judged_answers, label_by_peers, with_se
 from arkjax.synthesis.step_rollouts import label_by_rollouts, num_starts
 from arkjax.synthesis.steps import step_ends
 from arkjax.synthesis.strategies import Phase
-from arkjax.tasks.problems import Problem
 from arkjax.training.held_out import HeldOut
 from arkjax.training.on_policy import train_on_policy
-from arkjax.training.policy import train_policy
+from arkjax.training.policy import graded, train_policy
 from arkjax.training.reward_model import RewardModel
 from arkjax.training.reward_training import train_reward_model
 from arkjax.training.rollouts import Answer
@@ -152,15 +151,11 @@ def _rewards(lessons: Lessons, process: bool) -> Transformer:
     config = session.config.student.policy
     grpo = config.grpo if process else dataclasses.replace(config.grpo, process_weight=0.0)
     problems = list(session.training_problems.values())
-
-    def outcome(answers: Sequence[Answer]) -> list[float]:
-        return [float(_right(session, problems[answer.problem], answer.ids)) for answer in answers]
-
     return train_policy(
         lessons.student,
         lessons.engine,
         [session.prompt(problem.question) for problem in problems],
-        outcome,
+        graded(problems, session.task.grader, session.tokenizer, session.chat.end_ids),
         config.rollouts,
         grpo,
         config.train,
@@ -171,12 +166,6 @@ def _rewards(lessons: Lessons, process: bool) -> Transformer:
         held_out=lessons.held_out(),
         **lessons.common,
     )
-
-
-def _right(session: Session, problem: Problem, ids: Sequence[int]) -> bool:
-    ends = set(session.chat.end_ids)
-    text = session.tokenizer.decode([i for i in ids if i not in ends])
-    return session.task.grader.grade(problem, text).correct
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,6 +52,8 @@ class TrainConfig:
       router_loss_weight: of the loss that spreads tokens evenly over routed experts.
       patience: training stops after so many looks at held-out problems without a new best; 0 goes
         on to the last step.
+      micro_rows: rows whose activations exist at once, over all devices; the gradient is that of
+        all of them, at the price of one more forward pass. 0: all rows of the step.
     """
 
     steps: int
@@ -62,13 +64,19 @@ class TrainConfig:
     optimizer: OptimizerConfig
     router_loss_weight: float = 1e-3
     patience: int = added(0)
+    micro_rows: int = added(0)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            least = 0 if field.name == "patience" else 1
+            least = 0 if field.name in ("patience", "micro_rows") else 1
             if field.type is int and value < least:
                 raise ConfigError(f"{field.name} is {value}: it must be at least {least}")
+        if self.micro_rows and self.batch_rows % self.micro_rows:
+            raise ConfigError(
+                f"micro_rows is {self.micro_rows}: batch_rows, {self.batch_rows}, must be a "
+                "multiple of it"
+            )
 
 
 class TrainState(NamedTuple):
@@ -220,6 +228,13 @@ def check_batch(config: TrainConfig, mesh: Mesh, field: str = "batch_rows") -> N
         raise ConfigError(
             f"{field} is {config.batch_rows}: it must be a multiple of the {spread} devices "
             "along data and fsdp"
+        )
+    micro_rows = getattr(config, "micro_rows", 0)
+    if micro_rows % spread:
+        field = field.replace("batch_rows", "micro_rows")
+        raise ConfigError(
+            f"{field} is {micro_rows}: it must be a multiple of the {spread} devices along data "
+            "and fsdp, or 0"
         )
 
 

@@ -24,6 +24,7 @@ from arkjax.models.transformer import Transformer
 from arkjax.progress import Progress
 from arkjax.sharding import ShardingRules
 from arkjax.synthesis.examples import Example
+from arkjax.training.head import head_for
 from arkjax.training.held_out import HeldOut
 from arkjax.training.loop import Feed, Loss, TrainConfig, Weights, run_training
 from arkjax.training.micro_batches import micro_batch, num_micro_batches, summed
@@ -228,7 +229,7 @@ def gkd_loss(
             some = some._replace(target=target and target.map_tokens(pick))
             rows = some.batch
             hidden, router_loss = model.forward(rows.tokens, rows.positions, rows.segment_ids)
-            head = model.head.astype(hidden.dtype)
+            head = head_for(model, hidden)
             both = on_policy_loss(hidden, head, some, objective, on_policy, shape)
             return *both, router_loss / number
 

@@ -21,6 +21,7 @@ from arkjax.progress import Progress
 from arkjax.sharding import BATCH_AXES, ShardingRules
 from arkjax.tasks.problems import Grader, Problem
 from arkjax.text.tokenizer import Tokenizer
+from arkjax.training.head import head_for
 from arkjax.training.held_out import HeldOut
 from arkjax.training.loop import Feed, Loss, TrainConfig, Weights, run_training
 from arkjax.training.micro_batches import micro_batch, num_micro_batches, summed
@@ -304,7 +305,7 @@ def grpo_loss(
             some = some._replace(reference=held_to and held_to.map_tokens(pick))
             rows = some.batch
             hidden, router_loss = model.forward(rows.tokens, rows.positions, rows.segment_ids)
-            head = model.head.astype(hidden.dtype)
+            head = head_for(model, hidden)
             return *policy_loss(hidden, head, some, grpo, shape), router_loss / number
 
         value, sums, router_loss = summed(part, number)

@@ -22,8 +22,9 @@ from arkjax.models.config import ModelConfig
 from arkjax.models.placement import INFO, load_model, save_model
 from arkjax.models.transformer import Transformer
 from arkjax.progress import Task
-from arkjax.sharding import BATCH_AXES, ShardingRules, batch_sharding
+from arkjax.sharding import ShardingRules, batch_sharding
 from arkjax.storage import sha256_file, write_directory_atomic
+from arkjax.training.head import head_for, over
 
 HEAD = "reward_head"
 """Name of the reward head among the weights that are trained."""
@@ -175,7 +176,7 @@ def _logprobs(config: ModelConfig, mesh: Mesh | None, chunk_size, weights, input
     hidden = model(*inputs)
     _, aux = linear_divergence(
         hidden,
-        model.head.astype(hidden.dtype),
+        head_for(model, hidden),
         targets,
         mask,
         objective=Objective(),
@@ -185,11 +186,6 @@ def _logprobs(config: ModelConfig, mesh: Mesh | None, chunk_size, weights, input
         **over(mesh),
     )
     return -aux["token_losses"]
-
-
-def over(mesh: Mesh | None) -> dict[str, Any]:
-    """How `linear_divergence` is told that tokens are spread over a mesh."""
-    return {"mesh": mesh, "token_axes": BATCH_AXES} if mesh is not None and mesh.size > 1 else {}
 
 
 # --- on the disk ----------------------------------------------------------------------------------

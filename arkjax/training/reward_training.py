@@ -39,13 +39,13 @@ from arkjax.progress import Progress
 from arkjax.sharding import ShardingRules
 from arkjax.synthesis.judged_answers import Judged
 from arkjax.synthesis.step_labels import StepLabelConfig
+from arkjax.training.head import head_for, over
 from arkjax.training.loop import Feed, Loss, TrainConfig, Weights, check_batch, run_training
 from arkjax.training.optimizer import OptimizerConfig
 from arkjax.training.reward_model import (
     HEAD,
     RewardModel,
     load_reward_model,
-    over,
     placed,
     save_reward_model,
     token_logprobs,
@@ -255,7 +255,7 @@ def reward_loss(model_config: ModelConfig, config: ProcessRewardConfig, mesh: Me
         if config.loss == "implicit":
             value, metrics = implicit_loss(
                 hidden,
-                model.head.astype(hidden.dtype),
+                head_for(model, hidden),
                 batch,
                 config.beta,
                 chunk_size=config.chunk_tokens,

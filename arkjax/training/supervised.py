@@ -16,9 +16,11 @@ from arkjax.distillation.targets import Target
 from arkjax.models.config import ModelConfig
 from arkjax.models.transformer import Transformer
 from arkjax.progress import Progress
-from arkjax.sharding import BATCH_AXES, ShardingRules, batch_sharding
+from arkjax.sharding import ShardingRules, batch_sharding
+from arkjax.training.head import head_for, over
 from arkjax.training.held_out import HeldOut
 from arkjax.training.loop import Feed, Loss, TrainConfig, Weights, run_training
+from arkjax.training.micro_batches import micro_batch, num_micro_batches, summed
 
 # Maps row indices [B] to the teacher of those rows, aligned with their batch.
 Teacher = Callable[[np.ndarray], Target]
@@ -99,29 +101,39 @@ def distillation_loss(
     Args:
       model_config: the student's shape.
       objective: what to minimise.
-      config: `chunk_tokens` and `router_loss_weight`.
+      config: `micro_rows`, `chunk_tokens` and `router_loss_weight`.
       mesh: that the batch is spread over.
     """
 
     def loss(weights: Weights, lesson: Lesson) -> tuple[jax.Array, dict[str, jax.Array]]:
-        model, inputs = Transformer(model_config, weights, mesh), lesson.batch
-        hidden, router_loss = model.forward(inputs.tokens, inputs.positions, inputs.segment_ids)
-        total, aux = linear_divergence(
-            hidden,
-            model.head.astype(hidden.dtype),
-            inputs.targets,
-            inputs.weights,
-            objective=objective,
-            target=lesson.target,
-            chunk_size=config.chunk_tokens,
-            train_head=model_config.lora is None,
-            soft_cap=model_config.logit_soft_cap or None,
-            mesh=mesh if mesh.size > 1 else None,
-            token_axes=BATCH_AXES if mesh.size > 1 else (),
-        )
-        weight = jnp.maximum(inputs.weights.sum(), 1e-6)
-        metrics = {name: aux[name] / weight for name in ("cross_entropy", "divergence")}
-        value = total / weight
+        model = Transformer(model_config, weights, mesh)
+        # Before the product: dividing afterwards would be one more pass over d head.
+        weight = jnp.maximum(lesson.batch.weights.sum(), 1e-6)
+        number = num_micro_batches(len(lesson.batch.tokens), config.micro_rows)
+
+        def part(index: jax.Array) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
+            def pick(x: jax.Array) -> jax.Array:
+                return micro_batch(x, index, number)
+
+            inputs = jax.tree.map(pick, lesson.batch)
+            target = lesson.target and lesson.target.map_tokens(pick)
+            hidden, router_loss = model.forward(inputs.tokens, inputs.positions, inputs.segment_ids)
+            value, aux = linear_divergence(
+                hidden,
+                head_for(model, hidden),
+                inputs.targets,
+                inputs.weights / weight,
+                objective=objective,
+                target=target,
+                chunk_size=config.chunk_tokens,
+                train_head=model_config.lora is None,
+                soft_cap=model_config.logit_soft_cap or None,
+                **over(mesh),
+            )
+            metrics = {name: aux[name] for name in ("cross_entropy", "divergence")}
+            return value, metrics, router_loss / number
+
+        value, metrics, router_loss = summed(part, number)
         if model_config.experts is not None:
             metrics["router_loss"] = router_loss
             value += config.router_loss_weight * router_loss

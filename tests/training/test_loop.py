@@ -152,3 +152,17 @@ def test_small_steps_add_up_though_the_model_is_kept_in_16_bits(model, rows, fit
     later = fit(tmp_path / "many", model=half, steps=60, checkpoint_every=60, optimizer=slow)
     moved = later["layers_q"][big] != np.asarray(start["layers_q"])[big]
     assert moved.mean() > 0.5
+
+
+def test_micro_batches_train_the_same_weights(fit, undisturbed, mesh_of, tmp_path):
+    # Rows differ in their sums of weights: a mean of the micro-batches' means would differ far more.
+    assert_close(fit(tmp_path / "two", micro_rows=2), undisturbed[0], 1e-5)
+    split = fit(tmp_path / "mesh", micro_rows=4, mesh=mesh_of(2, 2, 2))
+    assert_close(split, undisturbed[0], 1e-5)
+
+
+def test_micro_batches_that_do_not_divide_the_batch_are_refused(fit, mesh_of, tmp_path):
+    with pytest.raises(ConfigError, match="micro_rows is 3: batch_rows, 8, must be a multiple"):
+        fit(tmp_path, micro_rows=3)
+    with pytest.raises(ConfigError, match="micro_rows is 2: it must be a multiple of the 4 dev"):
+        fit(tmp_path, micro_rows=2, mesh=mesh_of(2, 2, 2))
