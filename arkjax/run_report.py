@@ -35,6 +35,7 @@ def report(
       ArkJAXError: if a stage is unfinished, damaged, or of another config.
     """
     outcomes, wall, counts, curves, oracle = [], defaultdict(float), {}, {}, set()
+    rewards: dict[str, list[dict]] = defaultdict(list)
     for seed in config.seeds:
         session = Session(config, directory, seed, progress)
         stages = {name: session.stage(name) for name in names}
@@ -45,6 +46,8 @@ def report(
         outcomes.append(Outcomes.load(stages["evaluate"].path / "outcomes.parquet"))
         for name, summary in summaries.items():
             wall[name] += summary["seconds"]
+        for student, figures in summaries["evaluate"].get("process_rewards", {}).items():
+            rewards[student].append(figures)
         oracle |= set(summaries["evaluate"]["oracle"])
         if seed == config.seeds[0]:
             counts = summaries["synthesize"]["counts"]
@@ -58,6 +61,7 @@ def report(
         seeds=list(config.seeds),
         wall_seconds=dict(wall),
         counts=counts,
+        process_rewards=rewards,
         notes=_remote_players(config, session.team),
         oracle=sorted(oracle),
         command=f"arkjax run --config {config.name} --workdir runs/{config.name}",

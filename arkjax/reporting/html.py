@@ -42,6 +42,7 @@ def render_html(
         _figures(report, figures),
         _comparisons(report),
         _debates(debates),
+        _process_rewards(report.get("process_rewards", {})),
         _counts(report["counts"]),
         _reproduce(report),
         "<h2>Limits</h2>" + "".join(f"<p>{esc(text)}</p>" for text in _LIMITS),
@@ -287,6 +288,30 @@ def _counts(counts: Mapping[str, Any]) -> str:
         ]
         text += table("Counts", ["what", *columns], lines, range(1, 1 + len(columns)))
     return f"<h2>What was kept and what was dropped</h2>{text}" if text else ""
+
+
+def _process_rewards(rewards: Mapping[str, Any]) -> str:
+    """What each student's reward model is worth, as shares and differences of shares."""
+    columns = {
+        "step_auroc": "AUROC of steps",
+        "first_error_accuracy": "first error found",
+        "first_error_f1": "F1 of first errors",
+        "majority": "vote",
+        "best": "best by reward",
+        "lift_over_vote": "best - vote",
+        "oracle": "any right",
+    }
+    lines = [
+        [
+            esc(student),
+            *(f'<td class="n">{_count(figures.get(name, "–"))}</td>' for name in columns),
+        ]
+        for student, figures in rewards.items()
+    ]
+    if not lines:
+        return ""
+    of_all = table("Reward models", ["student", *columns.values()], lines, range(1, 8))
+    return f"<h2>Process rewards</h2>{of_all}"
 
 
 def _count(value: Any) -> str:

@@ -29,6 +29,7 @@ def build_report(
     wall_seconds: Mapping[str, float],
     claims: Sequence[Claim] | None = None,
     counts: Mapping[str, Any] | None = None,
+    process_rewards: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     notes: Sequence[str] = (),
     oracle: Sequence[str] = (),
     command: str | None = None,
@@ -44,6 +45,7 @@ def build_report(
       claims: pairs (a, b, split, part or None for the whole split) to compare; None takes
         `standard_claims`.
       counts: what synthesis kept and dropped: nested mappings of numbers.
+      process_rewards: by student the figures of its reward model, one mapping a seed.
       notes: further sentences for the reader.
       oracle: systems with a stop that looks at the gold answer.
       command: what reproduces the run.
@@ -89,6 +91,10 @@ def build_report(
         "not_compared": not_compared,
         "wall_seconds": dict(wall_seconds),
         "counts": dict(counts or {}),
+        "process_rewards": {
+            name: {**_means(figures), "by_seed": [dict(of_seed) for of_seed in figures]}
+            for name, figures in (process_rewards or {}).items()
+        },
         "command": command,
         "missing": _missing(outcomes.distinct("system")),
         "oracle": sorted(oracle),
@@ -98,6 +104,16 @@ def build_report(
     sentences = headline.sentences(report)
     report["headline"] = sentences
     return {"first_line": headline.first_line(report), **report}
+
+
+def _means(figures: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means over seeds of the numbers that every seed has."""
+    numbers = [
+        name
+        for name in figures[0]
+        if all(isinstance(of_seed.get(name), int | float) for of_seed in figures)
+    ]
+    return {name: sum(one[name] for one in figures) / len(figures) for name in numbers}
 
 
 def standard_claims(outcomes: Outcomes) -> list[Claim]:

@@ -9,6 +9,7 @@ from arkjax.evaluation.outcomes import Outcomes
 from arkjax.evaluation.systems import outcomes_of, systems
 from arkjax.reporting.debates import choose_debates, debate_record
 from arkjax.session import Session
+from arkjax.stages.process_rewards import process_rewards
 from arkjax.storage import write_atomic
 from arkjax.trajectories.store import CallStore
 
@@ -64,5 +65,10 @@ def evaluate(session: Session, path: Path) -> dict:
         debates_to_read.append(record)
     Outcomes.from_records([dataclasses.asdict(o) for o in records]).save(path / "outcomes.parquet")
     write_atomic(path / "debates.json", json.dumps(choose_debates(debates_to_read), indent=1))
+    rewards = process_rewards(
+        session,
+        path / split / "self_consistency",
+        session.problems(split, config.evaluation.limit or None),
+    )
     oracle = [system.name for system in compared if system.team.uses_oracle]
-    return {"samples_for_budget": samples, "oracle": oracle}
+    return {"samples_for_budget": samples, "oracle": oracle, "process_rewards": rewards}

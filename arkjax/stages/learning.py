@@ -169,7 +169,7 @@ def _rewards(lessons: Lessons, process: bool) -> Transformer:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Written:
+class Written:
     """An answer as a reward model reads it."""
 
     prompt_ids: Sequence[int]
@@ -184,7 +184,7 @@ def _step_rewards(lessons: Lessons):
 
     def process(answers: Sequence[Answer]) -> list[StepRewards]:
         written = [
-            _Written(
+            Written(
                 answer.prompt_ids,
                 answer.ids,
                 step_ends(answer.ids, session.tokenizer, config.labels.steps, session.chat.end_ids),

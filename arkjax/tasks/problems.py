@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -63,6 +63,9 @@ class StepGrader(Grader, Protocol):
 
     def holds(self, problem: Problem, text: str) -> bool:
         """Whether an answer is right in every step, and leaves none out."""
+
+    def right_steps(self, problem: Problem, steps: Sequence[str]) -> list[bool]:
+        """Whether each step of an answer is right, given the texts of all of them in order."""
 
     def first_wrong_step(self, problem: Problem, text: str) -> int | None:
         """Index of the first step that is wrong; None if every step is right."""

@@ -1,9 +1,11 @@
 """Grades answers to the embedded world's problems, whole and step by step."""
 
 import re
+from collections.abc import Sequence
 
 from arkjax.tasks.embedded_world import SKILLS, parse_question
 from arkjax.tasks.problems import Grade, Problem
+from arkjax.tasks.world_steps import truth_of_steps
 
 # ASCII digits only: \d would take the digits of every script.
 _FINAL = re.compile(r"\bso ([0-9])\s*$")
@@ -29,6 +31,10 @@ class WorldGrader:
             return Grade(False, None, "the text does not end in 'so' and a digit")
         correct = extracted == problem.answer
         return Grade(correct, extracted, "matches" if correct else f"expected {problem.answer}")
+
+    def right_steps(self, problem: Problem, steps: Sequence[str]) -> list[bool]:
+        """Whether value and running total of each step are right; the close is a step as well."""
+        return [truth.right for truth in truth_of_steps(problem, steps)]
 
     def first_wrong_step(self, problem: Problem, text: str) -> int | None:
         """Index of the first step that is wrong; None if every step is right.
