@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import shutil
 
 import jax
@@ -430,28 +429,3 @@ def test_what_cannot_be_trained_is_refused(fit, judged, mesh_of, tmp_path):
     blind = [dataclasses.replace(a, outcome=UNKNOWN) for a in judged.answers]
     with pytest.raises(DataError, match="implicit loss learns from"):
         fit(tmp_path, data=Judged(tuple(blind)), loss="implicit")
-
-
-@pytest.mark.fast
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"loss": "mse"}, "process_reward.loss is 'mse': expected one of contrastive, bce"),
-        ({"aggregation": "sum"}, "process_reward.aggregation"),
-        ({"temperature": 0.0}, "process_reward.temperature is 0.0: it must be positive"),
-        ({"beta": math.nan}, "process_reward.beta"),
-        ({"row_length": 0}, "process_reward.row_length"),
-        ({"head_epochs": 0, "epochs": 0}, "at least one"),
-        ({"epochs": -1}, "neither may be negative"),
-    ],
-)
-def test_impossible_configs_are_refused(change, message):
-    with pytest.raises(ConfigError, match=message):
-        ProcessRewardConfig(**change)
-
-
-@pytest.mark.fast
-def test_published_hyper_parameters_are_the_defaults():
-    config = ProcessRewardConfig()
-    assert config.optimizer.learning_rate == 1e-4 and config.batch_rows == 64
-    assert config.head_epochs + config.epochs == 3 and config.labels.rollouts == 8
