@@ -180,7 +180,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.student.reward_model.labels.rollouts = 8  # of source "rollouts", for each step
     c.student.reward_model.labels.rollout_temperature = 1.0
     c.student.reward_model.labels.rollout_tokens = 36
-    c.student.reward_model.loss = "contrastive"  # or "bce", "implicit"
+    c.student.reward_model.loss = "bce"  # or "contrastive", which only ranks steps; "implicit"
     c.student.reward_model.temperature = 0.1
     c.student.reward_model.beta = 0.05
     c.student.reward_model.head_epochs = 1
@@ -203,8 +203,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.student.policy.grpo.kl = "exact"
     c.student.policy.grpo.outcome_weight = 1.0
     c.student.policy.grpo.process_weight = 0.2
-    c.student.policy.rollouts = _rollouts(prompts=32, samples=8)
-    c.student.policy.train = _train(60, 16, learning_rate=3e-4, warmup_steps=6)
+    c.student.policy.rollouts = _rollouts(prompts=16, samples=8)
+    c.student.policy.train = _train(40, 16, learning_rate=5e-4, warmup_steps=4)
 
     # Who plays the team: "base", or the name of a model behind a server, described in remotes:
     # c.remotes = ConfigDict({"big": {"url": "http://127.0.0.1:8000/v1", "model": "my-model"}})

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from arkjax.distillation.grpo import StepRewards
 from arkjax.distillation.objective import Objective
 from arkjax.distillation.rows import Rows
 from arkjax.distillation.tape import Tape
@@ -17,14 +16,13 @@ from arkjax.stages.teaching import team_views
 from arkjax.synthesis.judged_answers import Judged
 from arkjax.synthesis.step_labels import judged_answers, label_by_peers, with_sets
 from arkjax.synthesis.step_rollouts import label_by_rollouts, num_starts
-from arkjax.synthesis.steps import step_ends
 from arkjax.synthesis.strategies import Phase
 from arkjax.training.held_out import HeldOut
 from arkjax.training.on_policy import train_on_policy
-from arkjax.training.policy import graded, train_policy
+from arkjax.training.policy import Process, graded, train_policy
 from arkjax.training.reward_model import RewardModel
+from arkjax.training.reward_scoring import step_scorer
 from arkjax.training.reward_training import train_reward_model
-from arkjax.training.rollouts import Answer
 from arkjax.training.scoring import fresh_teacher
 from arkjax.training.supervised import Teacher, train
 from arkjax.trajectories.store import CallStore
@@ -168,45 +166,28 @@ def _rewards(lessons: Lessons, process: bool) -> Transformer:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Written:
-    """An answer as a reward model reads it."""
-
-    prompt_ids: Sequence[int]
-    answer_ids: Sequence[int]
-    step_ends: Sequence[int]
-
-
-def _step_rewards(lessons: Lessons):
+def _step_rewards(lessons: Lessons) -> Process:
     session = lessons.session
     config = session.config.student.reward_model
-    reward = reward_model(lessons)
-
-    def process(answers: Sequence[Answer]) -> list[StepRewards]:
-        written = [
-            Written(
-                answer.prompt_ids,
-                answer.ids,
-                step_ends(answer.ids, session.tokenizer, config.labels.steps, session.chat.end_ids),
-            )
-            for answer in answers
-        ]
-        rewards = reward.rewards(written, config.batch_rows, config.row_length)
-        return [
-            StepRewards(tuple(one.step_ends), tuple(own.tolist()))
-            for one, own in zip(written, rewards, strict=True)
-        ]
-
-    return process
+    return step_scorer(
+        reward_model(lessons),
+        session.tokenizer,
+        config.labels.steps,
+        config.batch_rows,
+        config.row_length,
+        end_ids=session.chat.end_ids,
+    )
 
 
 def reward_model(lessons: Lessons) -> RewardModel:
     """The process reward model of a phase, trained unless it is there."""
     session = lessons.session
     common = {key: lessons.common[key] for key in ("seed", "mesh", "rules", "progress")}
+    judged = _judged(lessons)
+    judged.save(lessons.directory / "judged")
     return train_reward_model(
         lessons.student,
-        _judged(lessons),
+        judged,
         session.config.student.reward_model,
         lessons.directory / "reward_model",
         name=f"{lessons.name}, reward model",

@@ -8,11 +8,11 @@ from typing import Any
 
 from arkjax.evaluation.process import ScoredAnswer, best_of_n, step_quality
 from arkjax.session import Session
-from arkjax.stages.learning import Written
 from arkjax.synthesis.steps import spans, step_ends
 from arkjax.synthesis.strategies import Strategy
 from arkjax.tasks.problems import Problem, StepGrader
 from arkjax.training.reward_model import RewardModel, load_reward_model
+from arkjax.training.reward_scoring import InSteps
 from arkjax.trajectories.schema import Call
 from arkjax.trajectories.store import CallStore
 
@@ -60,7 +60,7 @@ def _scored(
 ) -> list[ScoredAnswer]:
     config = session.config.student.reward_model
     written = [
-        Written(
+        InSteps(
             tuple(session.prompt(by_id[call.problem_id].question)),
             call.gen_ids,
             step_ends(call.gen_ids, session.tokenizer, config.labels.steps, session.chat.end_ids),

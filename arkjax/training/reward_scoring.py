@@ -11,7 +11,7 @@ from arkjax.training.rollouts import Answer
 
 
 @dataclasses.dataclass(frozen=True)
-class _InSteps:
+class InSteps:
     """A sample as a reward model reads it."""
 
     prompt_ids: tuple[int, ...]
@@ -45,7 +45,7 @@ def step_scorer(
 
     def score(answers: Sequence[Answer]) -> list[StepRewards]:
         read = [
-            _InSteps(a.prompt_ids, a.ids, step_ends(a.ids, tokenizer, kind, end_ids))
+            InSteps(a.prompt_ids, a.ids, step_ends(a.ids, tokenizer, kind, end_ids))
             for a in answers
         ]
         options = {"chunk_tokens": chunk_tokens, "implicit": implicit}

@@ -155,7 +155,7 @@ def test_small_steps_add_up_though_the_model_is_kept_in_16_bits(model, rows, fit
 
 
 def test_micro_batches_train_the_same_weights(fit, undisturbed, mesh_of, tmp_path):
-    # Rows differ in their sums of weights: a mean of the micro-batches' means would differ far more.
+    # Rows differ in their sums of weights: a mean of the parts' means would differ far more.
     assert_close(fit(tmp_path / "two", micro_rows=2), undisturbed[0], 1e-5)
     split = fit(tmp_path / "mesh", micro_rows=4, mesh=mesh_of(2, 2, 2))
     assert_close(split, undisturbed[0], 1e-5)
