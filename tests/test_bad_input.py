@@ -64,7 +64,14 @@ def files(root: Path) -> dict[str, str]:
         ("--config.team=debait:rounds=2", 2, ["'debait'", "did you mean 'debate'"]),
         ("--config.team=debate:rouns=2", 2, ["rouns", "rounds"]),
         ("--config.sample.single=vanila", 2, ["'vanila'", "did you mean 'vanilla'"]),
-        ("--config.students=('student_ad',)", 2, ["'student_ad'", "did you mean 'student_da'"]),
+        ("--config.students=('student_daa',)", 2, ["'student_daa'", "did you mean 'student_da'"]),
+        ("--config.student.strategy=dda", 2, ["'dda'", "did you mean 'da'"]),
+        ("--config.student.strategy=('rsft', 'padd')", 2, ["'padd'", "did you mean 'pad'"]),
+        ("--config.student.objective.divergence=kl", 2, ["objective.divergence is 'kl'", "jsd"]),
+        ("--config.student.objective.divergence=-1*jsd", 2, ["'-1' before jsd", "positive"]),
+        ("--config.student.train.patience=2", 2, ["student.train.patience is 2", "held_out is 0"]),
+        ("--config.student.train.micro_rows=3", 2, ["micro_rows is 3", "multiple"]),
+        ("--config.teacher.contexts.mixture=mean", 2, ["contexts.mixture", "'geometric'"]),
         ("--config.task=embeded_world", 2, ["'embeded_world'", "did you mean 'embedded_world'"]),
         ("--config.evaluation.splits=('tset',)", 2, ["'tset'", "did you mean 'test'"]),
         ("--config.evaluation.limit=5000", 2, ["5000", "1000"]),
@@ -234,3 +241,17 @@ def test_a_disk_that_runs_full_in_training(arkjax_command, tmp_path):
         subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
         done = arkjax_command(*arguments)
         assert done.returncode == 0, done.stderr
+
+
+def test_what_a_strategy_cannot_work_with_is_said_before_any_work(refused, tmp_path):
+    arguments = ("run", "--config", "tiny", "--workdir", tmp_path / "run")
+    rollouts = "--config.student.policy.rollouts.row_length=32"
+    code, line = refused(*arguments, "--config.student.strategy=pad", rollouts)
+    assert code == 2 and "config.student.policy.rollouts: the longest prompt has" in line
+    sampled = "--config.teacher.tape=sampled"
+    code, line = refused(*arguments, sampled, "--config.student.objective.divergence=jsd")
+    assert code == 2 and "teacher.tape is 'sampled'" in line and "forward_kl" in line
+    splits = "--config.evaluation.splits=('test', 'validation')"
+    code, line = refused(*arguments, "--config.student.held_out=20", splits)
+    assert code == 2 and "on problems that chose nothing" in line
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").glob("seed-*"))

@@ -1,0 +1,138 @@
+"""Every strategy through the command line: one run with a student of each, and stacks of them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from arkjax.synthesis.strategies import PHASES, Strategy, stack
+from arkjax.trajectories.store import CallStore
+
+ALONE = [Strategy((phase,)).student for name, phase in PHASES.items() if name != "synthesizer"]
+STACKS = [stack(names).student for names in (("rsft", "da"), ("pad", "da"), ("da", "on_policy"))]
+# Few steps: what is learned is the study's matter, that it runs and resumes is this file's.
+SHORT = (
+    "--config.student.train.steps=4",
+    "--config.student.train.checkpoint_every=2",
+    "--config.student.on_policy.train.steps=2",
+    "--config.student.on_policy.train.checkpoint_every=1",
+    "--config.student.policy.train.steps=2",
+    "--config.student.policy.train.checkpoint_every=1",
+    "--config.student.reward_model.epochs=1",
+    "--config.evaluation.limit=24",
+)
+
+
+def copied(run: Path, workdir: Path) -> Path:
+    """A run directory with what a run's students are made from."""
+    (workdir / "seed-0").mkdir(parents=True)
+    shutil.copy(run / "lock", workdir)
+    for stage in ("base", "sample"):
+        shutil.copytree(run / "seed-0" / stage, workdir / "seed-0" / stage)
+    return workdir
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    (file,) = (folder / "model").glob("*.safetensors")
+    return load_file(file)
+
+
+@pytest.fixture(scope="module")
+def made(tiny_run, arkjax_command, tmp_path_factory):
+    """A run with a student of every strategy, and some of several phases."""
+    workdir = copied(tiny_run, tmp_path_factory.mktemp("strategies") / "run")
+    students = tuple(dict.fromkeys([*ALONE, *STACKS]))
+    arguments = ("--config", "tiny", "--workdir", workdir, f"--config.students={students}", *SHORT)
+    done = arkjax_command("run", *arguments)
+    assert done.returncode == 0, done.stderr
+    return workdir, students, done.stdout + done.stderr
+
+
+def test_every_strategy_trains_a_student_of_its_own(made):
+    workdir, students, _ = made
+    found = {name: weights(workdir / "seed-0" / "distill" / name) for name in students}
+    base = weights(workdir / "seed-0" / "base")
+    flat = {name: np.concatenate([w[n].ravel() for n in sorted(w)]) for name, w in found.items()}
+    start = np.concatenate([base[name].ravel() for name in sorted(base)])
+    for name, student in flat.items():
+        assert np.isfinite(student).all() and not np.array_equal(student, start), name
+    names = list(flat)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            # Of a team whose corrections need no step more than a trace, the forms agree.
+            if "student_corrective" not in (a, b) and "student_consolidated" not in (a, b):
+                assert not np.array_equal(flat[a], flat[b]), (a, b)
+
+
+def test_a_stack_begins_with_the_student_before_it(made):
+    workdir, _, _ = made
+    distill = workdir / "seed-0" / "distill"
+
+    def away(a: str, b: str) -> float:
+        first, second = (weights(distill / name) for name in (a, b))
+        return max(float(np.abs(first[n] - second[n]).max()) for n in first)
+
+    # Four steps at most move a weight by four learning rates.
+    assert 0 < away("student_rsft", "student_rsft_then_da") < 5e-3
+    assert 0 < away("student_pad", "student_pad_then_da") < 5e-3
+
+
+def test_the_report_shows_all_of_them_and_their_reward_models(made):
+    workdir, students, _ = made
+    report = json.loads((workdir / "report" / "report.json").read_text())
+    assert set(students) <= set(report["splits"]["test"]["systems"])
+    # A later phase does not train a reward model of its own.
+    assert set(report["process_rewards"]) == {"student_pad"}
+    figures = report["process_rewards"]["student_pad"]
+    for name in ("step_auroc", "first_error_accuracy", "majority", "best", "oracle"):
+        assert 0 <= figures[name] <= 1
+    assert max(figures["majority"], figures["best"]) <= figures["oracle"]
+    assert figures["lift_over_vote"] == pytest.approx(figures["best"] - figures["majority"])
+    assert "Process rewards" in (workdir / "report" / "report.html").read_text()
+
+
+def test_filters_are_counted_for_every_data_set(made):
+    workdir, _, _ = made
+    report = json.loads((workdir / "report" / "report.json").read_text())
+    assert set(report["counts"]) == {
+        p.dataset.name for p in PHASES.values() if p.dataset and p.name != "synthesizer"
+    }
+    assert all(counted["filters"] for counted in report["counts"].values())
+
+
+def test_bytes_of_the_tape_are_said(made):
+    _, _, said = made
+    assert "da: top_k tape, " in said and " bytes a token, " in said
+
+
+def test_one_field_chooses_the_strategy(made, arkjax_command, tmp_path):
+    workdir = copied(made[0], tmp_path / "one")
+    common = ("--config", "tiny", "--workdir", workdir, *SHORT)
+    only = (*common, "--config.student.strategy=('rsft', 'da')")
+    for command in ("synthesize", "score", "distill"):
+        done = arkjax_command(command, *only)
+        assert done.returncode == 0, done.stderr
+    distill = workdir / "seed-0" / "distill"
+    assert {p.name for p in distill.iterdir() if p.is_dir()} == {
+        "student_rsft",
+        "student_rsft_then_da",
+    }
+    # The very students that they are in a run with many.
+    for name in ("student_rsft", "student_rsft_then_da"):
+        whole = weights(made[0] / "seed-0" / "distill" / name)
+        alone = weights(distill / name)
+        assert all(np.array_equal(whole[n], alone[n]) for n in whole), name
+    named = (*common, "--config.students=('student_rsft_then_da',)")
+    done = arkjax_command("distill", *named)
+    assert done.returncode == 0 and "finished before" in done.stdout + done.stderr
+
+
+def test_a_synthesizers_words_need_a_team_with_one(made, arkjax_command, tmp_path):
+    workdir = copied(made[0], tmp_path / "none")
+    pure = ("--config.student.strategy=synthesizer", "--config.synthesis.fallback=False")
+    done = arkjax_command("synthesize", "--config", "tiny", "--workdir", workdir, *pure)
+    assert done.returncode == 1 and "synthesizer: none of" in done.stderr
+    assert not CallStore(workdir / "seed-0" / "sample" / "team").load() == []
