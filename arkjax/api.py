@@ -32,9 +32,11 @@ from arkjax.sampling.remote import RemoteGenerator
 from arkjax.sharding import MeshConfig, ShardingRules
 from arkjax.sharding import make_mesh as _make_mesh
 from arkjax.shipped import shipped_path
+from arkjax.storage import content_hash
 from arkjax.synthesis.contexts import ContextConfig, teacher_prompts
-from arkjax.synthesis.selection import SelectionConfig, select
-from arkjax.synthesis.strategies import STRATEGIES, to_examples
+from arkjax.synthesis.selection import SelectionConfig, grouped
+from arkjax.synthesis.strategies import PHASES
+from arkjax.synthesis.unified import Unifier, synthesizer_of
 from arkjax.tasks import embedded_world
 from arkjax.tasks.problems import Problem
 from arkjax.tasks.registry import get_task
@@ -46,6 +48,7 @@ from arkjax.text.chat import Chat, make_chat
 from arkjax.text.tokenizer import Tokenizer
 from arkjax.training.loop import TrainConfig
 from arkjax.training.optimizer import OptimizerConfig
+from arkjax.training.reward_model import fingerprint
 from arkjax.training.scoring import live_teacher, tape_scorer
 from arkjax.training.supervised import train
 
@@ -54,10 +57,12 @@ _TOKENIZER = "data/embedded_world/tokenizer.model"
 
 @dataclasses.dataclass(frozen=True)
 class SampledDebates:
-    """What `sample` returns: the debates, and the chat in which they were written."""
+    """What `sample` returns: the debates, the team, and the chat in which they were written."""
 
     debates: tuple[Debate, ...]
+    team: TeamSpec
     chat: Chat
+    tokenizer: Tokenizer
 
     @property
     def calls(self) -> tuple:
@@ -175,7 +180,7 @@ def sample(
     grader = get_task(problems[0].task).grader
     with Progress().task(spec.name, total=len(problems), unit="problems") as task:
         debates = play(spec, problems, models, chat, tokenizer, grader, None, seed, task)
-    return SampledDebates(tuple(debates), chat)
+    return SampledDebates(tuple(debates), spec, chat, tokenizer)
 
 
 def _generator(
@@ -211,7 +216,8 @@ def synthesize(
 
     Args:
       sampled: what `sample` returned.
-      strategy: "rsft", "da" or "da_unverified"; see `arkjax.synthesis.strategies`.
+      strategy: "rsft", "da", "da_unverified", "corrective" or another one that learns the words of
+        the team's debates; see `arkjax.synthesis.strategies`.
       max_traces, min_agreeing: see `SelectionConfig`.
       row_length: T of the rows.
       role: byline under which the student will answer.
@@ -220,24 +226,33 @@ def synthesize(
       ConfigError: if there is no such strategy.
       DataError: if no call passes its filters.
     """
-    named = {s.dataset: s for s in STRATEGIES.values() if s.source == "team"}
+    named = {
+        phase.name: phase.dataset
+        for phase in PHASES.values()
+        if phase.learns == "sequence" and phase.dataset.source == "team"
+    }
     if strategy not in named:
         raise ConfigError(f"there is no strategy {strategy!r}: there are {', '.join(named)}")
-    grader = get_task(sampled.debates[0].problem.task).grader
-    traces, counts = select(
-        sampled.calls,
-        {debate.problem.id: debate.answer for debate in sampled.debates},
-        grader,
-        named[strategy].selection(SelectionConfig(max_traces, min_agreeing, True)),
+    chat, config = sampled.chat, SelectionConfig(max_traces, min_agreeing, True)
+    unifier = Unifier(
+        named[strategy].selection(config),
+        get_task(sampled.debates[0].problem.task).grader,
+        sampled.tokenizer,
+        {debate.problem.id: debate.problem for debate in sampled.debates},
+        lambda question: [*chat.question(question), *chat.turn(role)],
+        end_ids=chat.end_ids,
+        synthesizer=synthesizer_of(sampled.team),
     )
-    if not traces:
+    examples, counts = unifier(
+        grouped(sampled.calls), {debate.problem.id: debate.answer for debate in sampled.debates}
+    )
+    if not examples:
         raise DataError(f"no call passed the filters of {strategy!r}: {dataclasses.asdict(counts)}")
-    questions = {debate.problem.id: debate.problem.question for debate in sampled.debates}
-    examples = to_examples(traces, questions, sampled.chat, role)
     by_problem = {debate.problem.id: debate.calls for debate in sampled.debates}
     contexts = ContextConfig(rounds="last", agents="correct", most=4)
     prompts = tuple(
-        tuple(teacher_prompts(by_problem[trace.call.problem_id], contexts)) for trace in traces
+        tuple(teacher_prompts(by_problem[example.provenance["problem_id"]], contexts))
+        for example in examples
     )
     return TrainingRows(pack(examples, row_length), prompts)
 
@@ -261,7 +276,7 @@ def score(
         rows.rows,
         tape_scorer(live, rows.rows, kept),
         kept,
-        teacher_id=f"{teacher.config}",
+        teacher_id=f"{fingerprint(teacher)} {content_hash(rows.prompts)}",
         vocab_size=teacher.config.vocab_size,
         batch_rows=min(16, rows.rows.num_rows),
     )

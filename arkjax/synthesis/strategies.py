@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from arkjax.errors import ConfigError
-from arkjax.synthesis.examples import Example
-from arkjax.synthesis.selection import Form, Gate, SelectionConfig, Trace
-from arkjax.teams.prompts import Chat
+from arkjax.synthesis.selection import Form, Gate, SelectionConfig
 
 Source = Literal["team", "single_agent", "roles"]
 Learns = Literal["sequence", "logit", "sequence+logit", "on_policy", "pad", "grpo"]
@@ -174,36 +172,3 @@ def _near(name: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, names, 1)
     hint = f": did you mean {near[0]!r}?" if near else "."
     return f"{hint} There are {', '.join(names)}"
-
-
-def to_examples(
-    traces: list[Trace],
-    questions: dict[str, str],
-    chat: Chat,
-    role: str,
-    weights: Sequence[float] | None = None,
-) -> list[Example]:
-    """Retag traces to the bare prompt: the student answers alone what a team member said.
-
-    The tokens are those that were generated; nothing is tokenised again.
-
-    Args:
-      traces: the chosen calls.
-      questions: the question's text by problem id.
-      chat: the chat template.
-      role: byline under which the student will be asked.
-      weights: of the traces; None gives each 1.
-    """
-    examples = []
-    for trace, weight in zip(traces, weights or [1.0] * len(traces), strict=True):
-        call = trace.call
-        prompt = [*chat.question(questions[call.problem_id]), *chat.turn(role)]
-        provenance = {
-            "problem_id": call.problem_id,
-            "call_ids": [call.call_id],
-            "kind": trace.kind,
-            "agent": call.agent,
-            "round": call.round,
-        }
-        examples.append(Example(tuple(prompt), call.gen_ids, weight, provenance))
-    return examples

@@ -6,13 +6,12 @@ import pytest
 
 from arkjax.errors import ConfigError
 from arkjax.synthesis.contexts import ContextConfig, teacher_prompts
-from arkjax.synthesis.selection import SelectionConfig, Trace, select
+from arkjax.synthesis.selection import SelectionConfig, select
 from arkjax.synthesis.strategies import (
     CONTROLS,
     PHASES,
     stack,
     strategy,
-    to_examples,
     with_prefixes,
 )
 
@@ -120,46 +119,6 @@ def test_rsft_takes_one_trace_and_da_distinct_ones_that_differ(call, grader):
     # The farthest from the first is the second choice.
     assert [t.call.agent for t in several[:3]] == ["a", "c", "b"]
     assert {t.call.call_id for t in one} <= {t.call.call_id for t in several}
-
-
-# --- examples -------------------------------------------------------------------------------------
-
-
-class Headers:
-    """A chat that can only open: it has no means to turn an answer's text into tokens."""
-
-    end_id = 1
-
-    def question(self, text):
-        return [100, len(text)]
-
-    def turn(self, role):
-        return [200, len(role)]
-
-
-def test_examples_hold_the_generated_tokens_under_the_bare_prompt(call, grader):
-    calls = [call(agent=agent, round=r) for agent in "ab" for r in (0, 1)]
-    traces, _ = select(calls, {}, grader, RUN)
-    examples = to_examples(traces, {"p1": "what?"}, Headers(), "answer")
-    assert len(examples) == len(traces) == 3
-    for trace, example in zip(traces, examples, strict=True):
-        assert example.target_ids is trace.call.gen_ids
-        assert example.target_ids[-1] == Headers.end_id
-        assert example.prompt_ids == (100, 5, 200, 6)
-        assert example.weight == 1.0 and example.target_weights is None
-        assert example.provenance == {
-            "problem_id": "p1",
-            "call_ids": [trace.call.call_id],
-            "kind": trace.kind,
-            "agent": trace.call.agent,
-            "round": trace.call.round,
-        }
-
-
-def test_each_example_asks_its_own_question(call):
-    traces = [Trace(call(problem=name), "agreeing") for name in ("p1", "p2")]
-    examples = to_examples(traces, {"p1": "a", "p2": "abc"}, Headers(), "r")
-    assert [e.prompt_ids for e in examples] == [(100, 1, 200, 1), (100, 3, 200, 1)]
 
 
 # --- the teacher's contexts -----------------------------------------------------------------------

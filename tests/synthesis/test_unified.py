@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 
 from arkjax.synthesis.selection import select
-from arkjax.synthesis.strategies import to_examples
 from arkjax.synthesis.unified import Unifier, synthesizer_of
 from arkjax.teams.library import load
 
@@ -77,15 +76,24 @@ def test_by_default_examples_are_the_recorded_traces(world):
     traces, counted = select(
         world.calls.values(), world.votes, world.grader, world.base, world.credits
     )
-    questions = {name: problem.question for name, problem in world.problems.items()}
-    expected = to_examples(traces, questions, world.chat, "answer")
     found, counts = world.unify()
-    for example, wanted in zip(found, expected, strict=True):
-        spans = example.provenance["spans"]
-        assert example == dataclasses.replace(
-            wanted, provenance={**wanted.provenance, "spans": spans}
-        )
-        assert len(spans) == 1 and spans[0][1:] == [0, len(wanted.target_ids), 0]
+    for example, trace in zip(found, traces, strict=True):
+        call = trace.call
+        question = world.problems[call.problem_id].question
+        assert example.target_ids == call.gen_ids and example.target_weights is None
+        assert list(example.prompt_ids) == [
+            *world.chat.question(question),
+            *world.chat.turn("answer"),
+        ]
+        assert example.weight == 1.0
+        assert example.provenance == {
+            "problem_id": call.problem_id,
+            "call_ids": [call.call_id],
+            "kind": trace.kind,
+            "agent": call.agent,
+            "round": call.round,
+            "spans": [[call.call_id, 0, len(call.gen_ids), 0]],
+        }
     for name in ("calls_accepted", "repeated", "beyond_limit", "corrective", "problems_kept"):
         assert getattr(counts, name) == getattr(counted, name)
 

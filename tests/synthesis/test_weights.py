@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from arkjax.errors import ConfigError
 from arkjax.synthesis.attribution import AttributionConfig
 from arkjax.synthesis.selection import SelectionConfig, select
-from arkjax.synthesis.strategies import to_examples
 from arkjax.synthesis.weights import credit_of, example_weights
 from arkjax.trajectories.attribution import AgentCredit, Attribution, MessageCredit
 
@@ -85,22 +84,6 @@ def test_the_most_influential_traces_are_preferred(known, grader):
     for attributed in (attribution, None):
         traces, _ = select(calls, {}, grader, as_before, attributed)
         assert [(t.call.agent, t.call.round) for t in traces] == [("a", 1)]
-
-
-def test_examples_have_their_weights(known, grader):
-    class Chat:
-        def question(self, text):
-            return [7]
-
-        def turn(self, role):
-            return [8]
-
-    calls, _ = known
-    config = SelectionConfig(max_traces=4, min_agreeing=1, prefer_corrective=False)
-    traces, _ = select(calls, {}, grader, config)
-    examples = to_examples(traces, {"p1": "?"}, Chat(), "x", [0.75, 1.25, 1.0, 1.0])
-    assert [example.weight for example in examples] == [0.75, 1.25, 1.0, 1.0]
-    assert {e.weight for e in to_examples(traces, {"p1": "?"}, Chat(), "x")} == {1.0}
 
 
 @pytest.mark.parametrize("field", ["prefer", "weights"])
