@@ -1,0 +1,89 @@
+"""Every strategy on the embedded world, three seeds, in one table.
+
+    python launch/study_strategies.py --workdir runs/strategies
+
+Runs configs/strategies.py, and each of its variants from the same base models and debates. Killed
+and called again it goes on. `WORKDIR/report` then holds them all as systems of one report, a
+variant's students with its name behind theirs; the table in the README is made from it by
+`launch/readme_table.py WORKDIR/report/report.json README.md --block strategies`.
+"""
+
+import argparse
+import dataclasses
+import json
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from arkjax.config import build, load
+from arkjax.evaluation.outcomes import Outcomes
+from arkjax.reporting.report import build_report, write_report
+from arkjax.run_config import RunConfig
+from arkjax.shipped import shipped_path
+
+CONFIG = "strategies"
+VARIANTS = tuple(runpy.run_path(str(shipped_path(f"configs/{CONFIG}.py")))["VARIANTS"])
+SHARED = ("base", "sample")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run what is not finished, then write the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workdir", type=Path, default=Path("runs/strategies"))
+    parser.epilog = "--config.FIELD=VALUE changes a field of all runs."
+    options, overrides = parser.parse_known_args(arguments)
+    whole = options.workdir / "all"
+    run(CONFIG, whole, overrides)
+    seeds = build(RunConfig, load(CONFIG, overrides)).seeds
+    for variant in VARIANTS:
+        for seed in seeds:
+            share(whole / f"seed-{seed}", options.workdir / variant / f"seed-{seed}")
+        run(f"{CONFIG}:{variant}", options.workdir / variant, overrides)
+    report = combined(options.workdir, seeds)
+    write_report(options.workdir / "report", report, curves={}, debates=[])
+    print(options.workdir / "report" / "report.html")
+
+
+def run(config: str, workdir: Path, overrides: list[str]) -> None:
+    """All stages of a run that are not finished."""
+    command = [sys.executable, "-m", "arkjax", "run", "--config", config, "--workdir", str(workdir)]
+    subprocess.run([*command, *overrides], check=True)
+
+
+def share(source: Path, target: Path) -> None:
+    """The finished stages that all variants have in common."""
+    for stage in SHARED:
+        if not (target / stage / "stage.json").exists():
+            shutil.rmtree(target / stage, ignore_errors=True)
+            shutil.copytree(source / stage, target / stage)
+
+
+def combined(workdir: Path, seeds: tuple[int, ...]) -> dict:
+    """One report of all systems of all runs."""
+    first = json.loads((workdir / "all" / "report" / "report.json").read_text())
+    tables = []
+    for name in ("all", *VARIANTS):
+        for seed in seeds:
+            table = Outcomes.load(workdir / name / f"seed-{seed}" / "evaluate" / "outcomes.parquet")
+            records = table.records()
+            if name != "all":
+                own = [r for r in records if r.system.startswith("student_")]
+                records = [dataclasses.replace(r, system=f"{r.system}, {name}") for r in own]
+            tables.append(Outcomes.from_records(records))
+    return build_report(
+        Outcomes.concatenate(tables),
+        config_hash=first["config_hash"],
+        versions=first["versions"],
+        device=first["device"],
+        seeds=list(seeds),
+        wall_seconds=first["wall_seconds"],
+        counts=first["counts"],
+        process_rewards={n: f["by_seed"] for n, f in first["process_rewards"].items()},
+        command="python launch/study_strategies.py",
+    )
+
+
+if __name__ == "__main__":
+    main()
