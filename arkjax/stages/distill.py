@@ -24,8 +24,11 @@ def distill(session: Session, path: Path) -> dict:
         rows = Rows.load(session.stage("synthesize").path / dataset.name) if dataset else None
         examples[name] = len(rows.placements) if rows else len(session.training_problems)
         if not (directory / "model").exists():
-            student = _with_adapters(session, _beginning(session, path, strategy))
-            lessons = Lessons(session, name, directory, student, rows)
+            beginning = _beginning(session, path, strategy)
+            # Under adapters the student and what teaches it then share the base's weights.
+            base = beginning if strategy.before is None else None
+            student = _with_adapters(session, beginning)
+            lessons = Lessons(session, name, directory, student, rows, base)
             _keep(session, learn(lessons, strategy.last), directory, name)
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     return {"examples": examples}

@@ -38,6 +38,7 @@ class Lessons:
       directory: of its files.
       student: the model that the phase begins with; a policy is held to it by its KL.
       rows: the phase's examples, if it has some.
+      loaded: the base model, where it is in memory already.
     """
 
     session: Session
@@ -45,6 +46,12 @@ class Lessons:
     directory: Path
     student: Transformer
     rows: Rows | None
+    loaded: Transformer | None = None
+
+    @functools.cached_property
+    def base(self) -> Transformer:
+        """The base model, which plays the team as a teacher."""
+        return self.session.model("base") if self.loaded is None else self.loaded
 
     @functools.cached_property
     def engine(self) -> Engine:
@@ -109,7 +116,7 @@ def _tape(lessons: Lessons, phase: Phase) -> Teacher:
     tape = Tape.open(session.stage("score").path / phase.dataset.name, lessons.rows)
     if session.config.teacher.tape != "hidden":
         return tape.targets
-    return functools.partial(tape.targets, head=session.model("base").head)
+    return functools.partial(tape.targets, head=lessons.base.head)
 
 
 def _own_answers(lessons: Lessons) -> Transformer:
@@ -124,7 +131,7 @@ def _own_answers(lessons: Lessons) -> Transformer:
         lessons.engine,
         [rows.example(i) for i in range(len(rows.placements))],
         fresh_teacher(
-            session.model("base"),
+            lessons.base,
             views,
             teacher.row_length,
             contexts,
