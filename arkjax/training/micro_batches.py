@@ -1,10 +1,12 @@
 """A step's rows a few at a time: the gradient of all of them in the memory of one micro-batch."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+
+Tree = TypeVar("Tree")
 
 
 def num_micro_batches(rows: int, micro_rows: int) -> int:
@@ -12,13 +14,26 @@ def num_micro_batches(rows: int, micro_rows: int) -> int:
     return rows // micro_rows if 0 < micro_rows < rows else 1
 
 
-def micro_batch(rows: jax.Array, index: jax.Array, number: int) -> jax.Array:
-    """One of `number` micro-batches of rows `[B, ...]`: `[B / number, ...]`.
+def micro_batch(rows: Tree, index: jax.Array, number: int) -> Tree:
+    """One of `number` micro-batches of arrays `[B, ...]`: arrays `[B / number, ...]`.
 
     Every device gives rows of its own to each: those of micro-batch i are i, number + i, ...
+
+    Args:
+      rows: any tree of such arrays. Of the targets of a loss in it, what is stored token by token
+        is taken apart, and their heads stay whole.
+      index: i.
+      number: of micro-batches.
     """
-    split = rows.reshape(rows.shape[0] // number, number, *rows.shape[1:])
-    return jax.lax.dynamic_index_in_dim(split, index, axis=1, keepdims=False)
+
+    def pick(x: jax.Array) -> jax.Array:
+        split = x.reshape(x.shape[0] // number, number, *x.shape[1:])
+        return jax.lax.dynamic_index_in_dim(split, index, axis=1, keepdims=False)
+
+    def of(x: Any) -> Any:
+        return x.map_tokens(pick) if hasattr(x, "map_tokens") else pick(x)
+
+    return jax.tree.map(of, rows, is_leaf=lambda x: hasattr(x, "map_tokens"))
 
 
 def summed(of: Callable[[jax.Array], Any], number: int) -> Any:

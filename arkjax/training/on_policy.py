@@ -221,12 +221,7 @@ def gkd_loss(
         number = num_micro_batches(len(step.lesson.own), rollouts.micro_rows)
 
         def part(index: jax.Array) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
-            def pick(x: jax.Array) -> jax.Array:
-                return micro_batch(x, index, number)
-
-            target = step.lesson.target
-            some = jax.tree.map(pick, step.lesson._replace(target=None))
-            some = some._replace(target=target and target.map_tokens(pick))
+            some = micro_batch(step.lesson, index, number)
             rows = some.batch
             hidden, router_loss = model.forward(rows.tokens, rows.positions, rows.segment_ids)
             head = head_for(model, hidden)

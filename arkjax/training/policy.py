@@ -297,12 +297,7 @@ def grpo_loss(
         number = num_micro_batches(len(step.answers.advantages), rollouts.micro_rows)
 
         def part(index: jax.Array) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
-            def pick(x: jax.Array) -> jax.Array:
-                return micro_batch(x, index, number)
-
-            held_to = step.answers.reference
-            some = jax.tree.map(pick, step.answers._replace(reference=None))
-            some = some._replace(reference=held_to and held_to.map_tokens(pick))
+            some = micro_batch(step.answers, index, number)
             rows = some.batch
             hidden, router_loss = model.forward(rows.tokens, rows.positions, rows.segment_ids)
             head = head_for(model, hidden)

@@ -112,11 +112,7 @@ def distillation_loss(
         number = num_micro_batches(len(lesson.batch.tokens), config.micro_rows)
 
         def part(index: jax.Array) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
-            def pick(x: jax.Array) -> jax.Array:
-                return micro_batch(x, index, number)
-
-            inputs = jax.tree.map(pick, lesson.batch)
-            target = lesson.target and lesson.target.map_tokens(pick)
+            inputs, target = micro_batch(lesson, index, number)
             hidden, router_loss = model.forward(inputs.tokens, inputs.positions, inputs.segment_ids)
             value, aux = linear_divergence(
                 hidden,
