@@ -1,5 +1,6 @@
 """Processes that write a tape: killed by the kernel, side by side, or met by a full disk."""
 
+import contextlib
 import os
 import random
 import resource
@@ -82,7 +83,8 @@ def test_kills_at_random_moments_cost_no_shard_and_change_no_bit(tmp_path, write
         assert began == "began"
         if kills < KILLS:
             time.sleep(rng.uniform(0, 0.02 * (1 + kills)))
-            os.kill(int(pid), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # It may have ended before.
+                os.kill(int(pid), signal.SIGKILL)
             kills += 1
         said = writer.stdout.readline().strip()
         now = arrays_of(place) if place.exists() else {}
