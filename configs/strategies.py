@@ -26,6 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
     for phase in (c.student, c.student.on_policy):
         phase.train.steps = 12
         phase.train.optimizer.warmup_steps = 2
+    c.student.reward_model.epochs = 10  # over so few answers two would be some twenty steps
     c.students = (
         "student_rsft",
         "student_da",
