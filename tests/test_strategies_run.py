@@ -134,4 +134,4 @@ def test_a_synthesizers_words_need_a_team_with_one(made, arkjax_command, tmp_pat
     workdir = copied(made[0], tmp_path / "none")
     pure = ("--config.student.strategy=synthesizer", "--config.synthesis.fallback=False")
     done = arkjax_command("synthesize", "--config", "tiny", "--workdir", workdir, *pure)
-    assert done.returncode == 1 and "synthesizer: none of" in done.stderr
+    assert done.returncode == 3 and "synthesizer: none of" in done.stderr

@@ -6,6 +6,7 @@ its loss, its `d hidden` and its share of `d head` before the next chunk begins,
 pass only scales them by the incoming cotangent. Nothing is recomputed and nothing is kept.
 """
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -16,10 +17,17 @@ from jax.sharding import PartitionSpec
 from arkjax.distillation.checks import check_target, check_tokens, common_vocabulary
 from arkjax.distillation.chunks import Chunk, for_each_chunk
 from arkjax.distillation.divergences import coarsen, cross_entropy, log_distribution
+from arkjax.distillation.logits import (
+    Kept,
+    cap,
+    head_product,
+    shut_out,
+    teacher_logits,
+    vary_like,
+)
 from arkjax.distillation.objective import Objective
 from arkjax.distillation.targets import HiddenTarget, MixtureTarget, Target
-from arkjax.distillation.teacher_logits import cap, head_product, shut_out, vary_like
-from arkjax.distillation.token_loss import MEASURES, token_losses
+from arkjax.distillation.token_loss import MEASURES, Gradient, token_losses
 from arkjax.distillation.vocabulary import Vocabulary
 from arkjax.errors import ConfigError
 
@@ -274,26 +282,29 @@ def _walk(static: _Static, hidden, head, labelled: _Labelled, target, *, with_gr
         h = chunk.read(hidden)
         label, weight, label_weight = jax.tree.map(chunk.read, labelled)
         teacher = _open_gates(None if target is None else target.map_tokens(chunk.read))
-        here = head if head.dtype == h.dtype else head * chunk.one(head.dtype)
-        capped = cap(head_product(h, here), static.soft_cap)
+
+        def in_chunk(head: jax.Array) -> jax.Array:
+            return head if head.dtype == h.dtype else head * chunk.one(head.dtype)
+
+        def student(h: jax.Array, head: jax.Array) -> jax.Array:
+            z = cap(head_product(h, in_chunk(head)), static.soft_cap)
+            return z[:, : static.width]
+
+        kept = Kept.of(student, h, head, h.dtype)
         found = token_losses(
             static.objective,
-            finish(capped),
+            kept,
             label,
             teacher,
+            _teacher_kept(static, teacher, vocabulary, finish),
             label_weights=label_weight,
             vocabulary=vocabulary,
             finish=finish,
         )
         if with_gradients:
-            d = found.gradient(weight)
+            d = _on_products(static, found.gradient(weight), kept, vocabulary, hidden.dtype)
             d = jnp.pad(d, ((0, 0), (0, head.shape[1] - static.width)))
-            if static.soft_cap is not None:
-                d *= 1.0 - jnp.square(capped / static.soft_cap)
-            # In bfloat16 the gradient's matrix products run at the speed of the forward ones.
-            # Made once: both products would otherwise compute it anew for each of their tiles.
-            d = jax.lax.optimization_barrier(d.astype(hidden.dtype))
-            (d_h,) = vocabulary.together(head_product(d, here.T))
+            (d_h,) = vocabulary.together(head_product(d, in_chunk(head).T))
             d_hidden = chunk.write(d_hidden, d_h)
             if static.train_head:
                 d_head += head_product(h.T, d)
@@ -304,18 +315,17 @@ def _walk(static: _Static, hidden, head, labelled: _Labelled, target, *, with_gr
 
     per_token = jnp.zeros(labelled.labels.shape, jnp.float32)
     d_hidden = jnp.zeros(hidden.shape, hidden.dtype)
-    d_head = jnp.zeros(head.shape, jnp.float32)
     start = (
         {name: jnp.zeros((), jnp.float32) for name in ("loss", "weight", *MEASURES)},
         per_token,
         d_hidden if with_gradients else None,
-        d_head if with_gradients and static.train_head else None,
+        jnp.zeros(head.shape, jnp.float32) if with_gradients and static.train_head else None,
     )
     if static.vocab_axis is not None:
         of_tokens = start[:3]
         start = (
             *jax.tree.map(lambda x: vary_like(x, hidden), of_tokens),
-            None if start[3] is None else vary_like(d_head, head),
+            None if start[3] is None else vary_like(start[3], head),
         )
     sums, per_token, d_hidden, d_head = for_each_chunk(
         step, labelled.mask, start, chunk_size=static.chunk_size, axes=static.token_axes
@@ -324,6 +334,41 @@ def _walk(static: _Static, hidden, head, labelled: _Labelled, target, *, with_gr
     sums["tokens"] = jnp.sum(labelled.mask != 0, dtype=jnp.int32)
     d_head = None if d_head is None else d_head.astype(head.dtype)
     return (loss, sums, per_token), (d_hidden, d_head)
+
+
+def _teacher_kept(static: _Static, teacher: Target, vocabulary: Vocabulary, finish) -> Kept | None:
+    """The teacher's logits over the temperature; None of targets without hidden states."""
+    if not isinstance(teacher, HiddenTarget | MixtureTarget):
+        return None
+
+    def product(tokens: dict[str, jax.Array], head: jax.Array) -> jax.Array:
+        columns = dataclasses.replace(teacher, **tokens, head=head)
+        return teacher_logits(columns, static.objective.kd_temperature, vocabulary, finish)
+
+    names = ("hidden", "weights") if isinstance(teacher, MixtureTarget) else ("hidden",)
+    tokens = {name: getattr(teacher, name) for name in names}
+    return Kept.of(product, tokens, teacher.head, teacher.hidden.dtype)
+
+
+def _on_products(
+    static: _Static, gradient: Gradient, kept: Kept, vocabulary: Vocabulary, dtype
+) -> jax.Array:
+    """The gradient on capped logits `[C, V]` as one on the head's products, in dtype."""
+
+    def before_the_cap(d: jax.Array, capped: jax.Array) -> jax.Array:
+        if static.soft_cap is None:
+            return d
+        return d * (1.0 - jnp.square(capped.astype(jnp.float32) / static.soft_cap))
+
+    # In bfloat16 the gradient's matrix products run at the speed of the forward ones. Made once:
+    # both products would otherwise compute it anew for each of their tiles.
+    d = jax.lax.optimization_barrier(
+        before_the_cap(gradient.everywhere, kept.logits()).astype(dtype)
+    )
+    if gradient.ids is None:
+        return d
+    there = before_the_cap(gradient.there, kept.at(gradient.ids, vocabulary))
+    return vocabulary.put(d, gradient.ids, there)
 
 
 def _open_gates(target: Target) -> Target:

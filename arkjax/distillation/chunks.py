@@ -48,7 +48,9 @@ def for_each_chunk(
     chunk_size: int,
     axes: tuple[str, ...] = (),
 ) -> Carry:
-    """Folds `step` over the tokens of non-zero mask `[N]`, `chunk_size` at a time, in order.
+    """Folds `step` over the tokens of non-zero mask `[N]`, at most `chunk_size` at once, in order.
+
+    The chunks are as even as rows of eight allow: no last one is carried out nearly empty.
 
     The number of steps is found at run time, so padding costs nothing; the loop is therefore not
     differentiable in reverse. Inside a shard_map, `axes` names the axes that split the tokens: all
@@ -57,7 +59,8 @@ def for_each_chunk(
     num_tokens = mask.shape[0]
     if num_tokens == 0:
         return carry
-    chunk_size = min(chunk_size, num_tokens)
+    even = -(-num_tokens // -(-num_tokens // chunk_size))
+    chunk_size = min(chunk_size, -(-even // 8) * 8, num_tokens)
     valid = mask != 0
     num_valid = jnp.sum(valid, dtype=jnp.int32)
     valid_first = jnp.argsort(~valid, stable=True)

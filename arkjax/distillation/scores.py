@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from arkjax.distillation.chunks import Chunk, for_each_chunk
 from arkjax.distillation.divergences import coarsen, log_distribution
+from arkjax.distillation.logits import shut_out, teacher_logits
 from arkjax.distillation.targets import HiddenTarget, MixtureTarget, SampledTarget, TapeTarget
-from arkjax.distillation.teacher_logits import shut_out, teacher_logits
 from arkjax.distillation.vocabulary import Vocabulary
 from arkjax.errors import ConfigError
 from arkjax.sampling.draws import choose

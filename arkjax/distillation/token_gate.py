@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from arkjax.distillation.chunks import Chunk, for_each_chunk
+from arkjax.distillation.logits import head_product
 from arkjax.distillation.teacher import TeacherBatch
-from arkjax.distillation.teacher_logits import head_product
 from arkjax.sharding import BATCH_AXES
 
 # A share is a sum of few weights in fp32: the tolerance is for its rounding alone.

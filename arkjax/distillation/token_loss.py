@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from arkjax.distillation.divergences import scale, summands
+from arkjax.distillation.logits import Kept
 from arkjax.distillation.objective import Objective
 from arkjax.distillation.targets import SampledTarget, TapeTarget, Target
-from arkjax.distillation.teacher_logits import teacher_logits
 from arkjax.distillation.vocabulary import LOG_ZERO, Softmax, Vocabulary
 
 # What is measured on every token beside its loss; `chunked.linear_divergence` explains each.
@@ -29,30 +29,42 @@ MEASURES = (
 )
 
 
+class Gradient(NamedTuple):
+    """A gradient on logits `[C, V]`: the same formula `everywhere`, but at ids `[C, k]` `there`.
+
+    Apart, because what stands at a few ids is written into an array that is in memory already, in
+    the products' dtype: with it the formula's own array would be made, in float32, as well.
+    """
+
+    everywhere: jax.Array
+    ids: jax.Array | None = None
+    there: jax.Array | None = None
+
+
 class TokenLosses(NamedTuple):
     """What a chunk gives: `losses [C]`, `MEASURES` of `[C]` each, and the gradient's recipe.
 
-    `gradient(weights [C])` is the gradient `[C, V]` of the weighted sum of losses on the student's
-    logits.
+    `gradient(weights [C])` is the gradient of the weighted sum of losses on the student's logits.
     """
 
     losses: jax.Array
     measures: dict[str, jax.Array]
-    gradient: Callable[[jax.Array], jax.Array]
+    gradient: Callable[[jax.Array], Gradient]
 
 
 class _Divergence(NamedTuple):
     """D of each token `[C]` before scale and gate, and its gradient, from a factor `[C]`."""
 
     values: jax.Array
-    gradient: Callable[[jax.Array], jax.Array]
+    gradient: Callable[[jax.Array], Gradient]
 
 
 def token_losses(
     objective: Objective,
-    z: jax.Array,
+    kept: Kept,
     labels: jax.Array,
     target: Target = None,
+    teacher: Kept | None = None,
     *,
     label_weights: jax.Array | None = None,
     vocabulary: Vocabulary = Vocabulary(),  # noqa: B008  a constant
@@ -62,15 +74,17 @@ def token_losses(
 
     Args:
       objective: what is minimised.
-      z: `[C, V]` float32, the student's finished logits.
+      kept: the student's logits.
       labels: `[C]` int, ids of the whole vocabulary.
       target: the teacher of these tokens.
+      teacher: its logits over the temperature, of targets that have any.
       label_weights: `[C]` factors of their cross-entropies; None: ones.
       vocabulary: which columns are here.
-      finish: makes logits of the teacher's raw head outputs `[C, Vt]`, of its soft cap's scale.
+      finish: shuts padded columns out of float32 logits.
     """
     kappa = objective.kd_temperature
-    z_t = teacher_logits(target, kappa, vocabulary, finish)
+    z = finish(kept.logits())
+    z_t = None if teacher is None else finish(teacher.logits())
     # All maxima first, all sums next: a sharded vocabulary exchanges once for each.
     tops = vocabulary.tops(*([z] if z_t is None else [z, z_t]))
     top = tops[0]
@@ -102,17 +116,17 @@ def token_losses(
         favourite = jnp.where(z_t == tops[1][:, None], z, LOG_ZERO)
         measures["teacher_top1"] = (vocabulary.tops(favourite)[0] >= top).astype(jnp.float32)
     elif target is not None:
-        measures |= _sparse_measures(target, z, top, vocabulary)
+        measures |= _sparse_measures(target, kept, top, vocabulary)
 
     found = None
     if objective.needs_teacher:
         if z_t is not None:
-            teacher = Softmax(tops[1], jnp.log(others[0]))
-            found = _dense(objective, z, z_t, warm_softmax, teacher, vocabulary)
+            softmaxes = (warm_softmax, Softmax(tops[1], jnp.log(others[0])))
+            found = _dense(objective, kept, teacher, softmaxes, vocabulary, finish)
         elif isinstance(target, TapeTarget):
-            found = _coarse(objective, z, target, vocabulary)
+            found = _coarse(objective, kept, target, vocabulary, finish)
         else:
-            found = _drawn(z, target, kappa, warm_softmax, vocabulary)
+            found = _drawn(objective, kept, target, warm_softmax, vocabulary, finish)
         gate = jnp.ones_like(losses) if target.gate is None else target.gate
         values = found.values * scale(objective)
         below = jnp.ones_like(values)
@@ -124,47 +138,69 @@ def token_losses(
         losses += objective.weight * measures["divergence"]
         slope = objective.weight * gate * below * (scale(objective) / kappa)
 
-    def gradient(weights: jax.Array) -> jax.Array:
-        d = jnp.zeros((), jnp.float32)
-        if objective.cross_entropy:
-            q = jnp.exp(softmax.log_distribution(z))
-            d = (weights * factor)[:, None] * (q - label_here)
+    def of_labels(z: jax.Array, label_here: jax.Array, weights: jax.Array) -> jax.Array:
+        q = jnp.exp(softmax.log_distribution(z))
+        return (weights * factor)[:, None] * (q - label_here)
+
+    def gradient(weights: jax.Array) -> Gradient:
+        everywhere, ids, there = Gradient(jnp.zeros(z.shape, jnp.float32))
         if found is not None:
-            d += found.gradient(weights * slope)
-        return jnp.broadcast_to(d, z.shape)
+            everywhere, ids, there = found.gradient(weights * slope)
+        if objective.cross_entropy:
+            z_again = finish(kept.read_again(total).logits())
+            everywhere = everywhere + of_labels(z_again, label_here, weights)
+            if ids is not None:
+                z_there = kept.at(ids, vocabulary)
+                there = there + of_labels(z_there, ids == labels[:, None], weights)
+        return Gradient(everywhere, ids, there)
 
     return TokenLosses(losses, measures, gradient)
 
 
 def _dense(
     objective: Objective,
-    z: jax.Array,
-    z_t: jax.Array,
-    student: Softmax,
-    teacher: Softmax,
+    kept: Kept,
+    teacher: Kept,
+    softmaxes: tuple[Softmax, Softmax],
     vocabulary: Vocabulary,
+    finish: Callable[[jax.Array], jax.Array],
 ) -> _Divergence:
-    """Against a teacher's whole distribution; z_t is at the temperature already, z is not."""
-    log_q = student.log_distribution(_over(z, objective.kd_temperature))
-    f, u = summands(objective, teacher.log_distribution(z_t), log_q, vocabulary)
+    """Against a teacher's whole distribution; its logits are at the temperature already."""
+
+    def summed_up(kept: Kept, teacher: Kept) -> tuple[jax.Array, ...]:
+        z, z_t = finish(kept.logits()), finish(teacher.logits())
+        log_q = softmaxes[0].log_distribution(_over(z, objective.kd_temperature))
+        return log_q, *summands(objective, softmaxes[1].log_distribution(z_t), log_q, vocabulary)
+
+    log_q, f, u = summed_up(kept, teacher)
     values, total = vocabulary.sums(f, u)
 
-    def gradient(factor: jax.Array) -> jax.Array:
-        return factor[:, None] * (u - jnp.exp(log_q) * total[:, None])
+    def gradient(factor: jax.Array) -> Gradient:
+        flow = log_q, f, u
+        # One term searches for its flow.
+        if all(term.name != "adaptive_kl" for term in objective.terms):
+            flow = summed_up(kept.read_again(total), teacher.read_again(total))
+        return Gradient(factor[:, None] * (flow[2] - jnp.exp(flow[0]) * total[:, None]))
 
     return _Divergence(values, gradient)
 
 
 def _coarse(
-    objective: Objective, z: jax.Array, target: TapeTarget, vocabulary: Vocabulary
+    objective: Objective,
+    kept: Kept,
+    target: TapeTarget,
+    vocabulary: Vocabulary,
+    finish: Callable[[jax.Array], jax.Array],
 ) -> _Divergence:
     """Against a tape: the same sums over k + 1 buckets, and a bucket's gradient over its tokens."""
-    z = _over(z, objective.kd_temperature)
-    ids = target.top_ids
-    rest = vocabulary.put(z, ids, jnp.full(ids.shape, LOG_ZERO), add=False)
+    kappa, ids = objective.kd_temperature, target.top_ids
+    nothing = jnp.asarray(max(LOG_ZERO, float(jnp.finfo(kept.values.dtype).min)), kept.values.dtype)
+    others = vocabulary.put(kept.values, ids, jnp.full(ids.shape, nothing))
+    rest = _over(jnp.where(others == nothing, LOG_ZERO, finish(kept.restored(others))), kappa)
     tail = Softmax.of(vocabulary, rest)
     z_tail = jnp.maximum(tail.top + tail.log_sum, LOG_ZERO)
-    buckets = jnp.concatenate([vocabulary.take(z, ids), z_tail[:, None]], axis=-1)
+    z_top = _over(kept.at(ids, vocabulary), kappa)
+    buckets = jnp.concatenate([z_top, z_tail[:, None]], axis=-1)
     taped = [target.top_logprobs, target.log_tail[:, None]]
     taped = jnp.concatenate([part.astype(jnp.float32) for part in taped], axis=-1)
     # Every device has all buckets, so these sums need no exchange.
@@ -175,43 +211,50 @@ def _coarse(
     f, u = summands(objective, log_p, log_q, here)
     values, total = here.sums(f, u)
 
-    def gradient(factor: jax.Array) -> jax.Array:
+    def gradient(factor: jax.Array) -> Gradient:
         d = factor[:, None] * (u - jnp.exp(log_q) * total[:, None])
         # Within the tail a token takes part by its share of it; a padded column by none.
         share = jnp.where(rest > LOG_ZERO / 2, jnp.exp(tail.log_distribution(rest)), 0.0)
-        return vocabulary.put(d[:, -1:] * share, ids, d[:, :-1], add=False)
+        return Gradient(d[:, -1:] * share, ids, d[:, :-1])
 
     return _Divergence(values, gradient)
 
 
 def _drawn(
-    z: jax.Array, target: SampledTarget, kappa: float, student: Softmax, vocabulary: Vocabulary
+    objective: Objective,
+    kept: Kept,
+    target: SampledTarget,
+    student: Softmax,
+    vocabulary: Vocabulary,
+    finish: Callable[[jax.Array], jax.Array],
 ) -> _Divergence:
     """Forward KL from the distribution of the draws: sum_i w_i (log w_i - log q_i)."""
-    z, w = _over(z, kappa), target.weights.astype(jnp.float32)
-    log_q = student.log_distribution(vocabulary.take(z, target.ids))
+    kappa, w = objective.kd_temperature, target.weights.astype(jnp.float32)
     used = w > 0
+    log_q = student.log_distribution(_over(kept.at(target.ids, vocabulary), kappa))
     log_w = jnp.log(jnp.where(used, w, 1.0))
     values = jnp.sum(jnp.where(used, w * (log_w - log_q), 0.0), axis=-1)
     mass = jnp.sum(w, axis=-1)
 
-    def gradient(factor: jax.Array) -> jax.Array:
-        q = jnp.exp(student.log_distribution(z))
-        d = (factor * mass)[:, None] * q
-        return vocabulary.put(d, target.ids, -factor[:, None] * w, add=True)
+    def gradient(factor: jax.Array) -> Gradient:
+        q = jnp.exp(student.log_distribution(_over(finish(kept.logits()), kappa)))
+        factor = factor[:, None]
+        there = factor * (mass[:, None] * jnp.exp(log_q) - w)
+        # An unused slot's id may be another's: it stands for no column.
+        return Gradient(factor * mass[:, None] * q, jnp.where(used, target.ids, -1), there)
 
     return _Divergence(values, gradient)
 
 
 def _sparse_measures(
-    target: TapeTarget | SampledTarget, z: jax.Array, top: jax.Array, vocabulary: Vocabulary
+    target: TapeTarget | SampledTarget, kept: Kept, top: jax.Array, vocabulary: Vocabulary
 ) -> dict[str, jax.Array]:
     """Of a tape, whether its first token is the student's, and its tail; of draws, nothing."""
     if not isinstance(target, TapeTarget):
         return {}
     p = target.top_logprobs
     favourite = p == jnp.max(p, axis=-1, keepdims=True)
-    z_top = jnp.where(favourite, vocabulary.take(z, target.top_ids), LOG_ZERO)
+    z_top = jnp.where(favourite, kept.at(target.top_ids, vocabulary), LOG_ZERO)
     return {
         "teacher_top1": (jnp.max(z_top, axis=-1) >= top).astype(jnp.float32),
         "teacher_tail_mass": jnp.exp(target.log_tail.astype(jnp.float32)),

@@ -4,6 +4,7 @@ Inside a shard_map whose axis splits the head's columns, each device holds `[C, 
 sum over V is a sum over columns, then over devices. Token ids are those of the whole vocabulary.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -44,20 +45,29 @@ class Vocabulary(NamedTuple):
         """Where the columns of z `[C, V]` are ids `[C]`: bool; a sharded axis needs no gather."""
         return self.ids(z) == ids[..., None]
 
-    def take(self, z: jax.Array, ids: jax.Array) -> jax.Array:
-        """z `[C, V]` at ids `[C, k]`: `[C, k]`."""
+    def take(
+        self,
+        z: jax.Array,
+        ids: jax.Array,
+        f: Callable[[jax.Array], jax.Array] = lambda found: found,
+    ) -> jax.Array:
+        """z `[C, V]` at ids `[C, k]`: `[C, k]`; f is applied where they lie."""
         if self.axis is None:
-            return jnp.take_along_axis(z, ids, axis=-1)
+            return f(jnp.take_along_axis(z, ids, axis=-1))
         columns = self._columns(z, ids)
         here = columns < z.shape[-1]
-        found = jnp.take_along_axis(z, jnp.where(here, columns, 0), axis=-1)
+        found = f(jnp.take_along_axis(z, jnp.where(here, columns, 0), axis=-1))
         return self.together(jnp.where(here, found, 0.0))[0]
 
-    def put(self, z: jax.Array, ids: jax.Array, values: jax.Array, *, add: bool) -> jax.Array:
-        """z `[C, V]` with values `[C, k]` in place of, or added to, its entries at ids `[C, k]`."""
+    def put(self, z: jax.Array, ids: jax.Array, values: jax.Array) -> jax.Array:
+        """z `[C, V]` with values `[C, k]` at ids `[C, k]`, which name no column twice.
+
+        Values of ids that no column has, such as -1, are left out.
+        """
         rows = jnp.arange(z.shape[0], dtype=jnp.int32)[:, None]
-        at = z.at[rows, self._columns(z, ids)]
-        return at.add(values, mode="drop") if add else at.set(values, mode="drop")
+        put = z.at[rows, self._columns(z, ids)].set(values.astype(z.dtype), mode="drop")
+        # What comes after would else be computed before, on the flattened and widened array.
+        return jax.lax.optimization_barrier(put)
 
     def _first(self, z: jax.Array) -> jax.Array | int:
         return 0 if self.axis is None else jax.lax.axis_index(self.axis) * z.shape[-1]
