@@ -334,7 +334,8 @@ def distill(
     config = TrainConfig(
         steps=steps,
         batch_rows=batch_rows,
-        chunk_tokens=4096,
+        # As many logits at once as 896 tokens of the largest vocabularies have.
+        chunk_tokens=max(256, min(4096, 2**27 // model.config.vocab_size)),
         log_every=10,
         checkpoint_every=max(steps // 3, 1),
         optimizer=OptimizerConfig(learning_rate, steps // 10, 0.02, 0.9, 0.98, 0.1, 1.0),

@@ -77,7 +77,7 @@ def linear_divergence(
     objective: Objective,
     target: Target = None,
     label_weights: jax.Array | None = None,
-    chunk_size: int = 512,
+    chunk_size: int = 896,
     vocab_size: int | None = None,
     train_head: bool = True,
     soft_cap: float | None = None,
@@ -166,7 +166,7 @@ def linear_logprobs(
     mask: jax.Array | None = None,
     top_k: int = 0,
     kd_temperature: float = 1.0,
-    chunk_size: int = 512,
+    chunk_size: int = 896,
     vocab_size: int | None = None,
     soft_cap: float | None = None,
 ) -> TokenScores:

@@ -55,7 +55,7 @@ class LossShape(NamedTuple):
     """
 
     num_answers: int
-    chunk_size: int = 512
+    chunk_size: int = 896
     train_head: bool = True
     soft_cap: float | None = None
     temperature: float = 1.0

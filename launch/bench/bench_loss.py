@@ -1,6 +1,6 @@
 """Memory and time of the chunked loss against the dense one: compiled for TPUs, run on the CPU.
 
-    python launch/bench/bench_loss.py [--chips v5p v6e] [--chunk 384] [--tokens 4096]
+    python launch/bench/bench_loss.py [--chips v5p v6e] [--chunks 896 2048] [--tokens 4096]
         [--vocabulary 151936] [--width 4096] [--teacher-width 4096] [--repeats 5] [--quick]
         [--skip-cpu | --skip-tpu]
 
@@ -8,15 +8,19 @@ Compiled ahead of time for one chip, no TPU needed: temporary memory by XLA's ow
 time that the chip needs at least (`roofline`), for forward KL, reverse KL and JSD with bf16 hidden
 states, against the same loss and gradients written by hand with all logits at once, and for the
 forward KL against the formula that Tunix publishes. The main variant has a float32 head,
-multiplied in bf16, and its gradient in float32; the other has both in bf16. A tape of 64 tokens
-stands against the live teacher.
+multiplied in bf16, and its gradient in float32; the other has both in bf16. With further sizes of a
+chunk the main variant shows what time costs in memory. A tape of 64 tokens stands against the live
+teacher: against its head alone, and with its trunk, of the shape of Qwen3-8B, over the same tokens
+in rows of 4,096.
 
 Run on this machine's CPU in float32: the same forms at a size of some seconds, in turn, medians of
-so many repeats and the spread of the ratios of neighbours.
+so many repeats and the spread of the ratios of neighbours. The trunk there has 28 layers, which are
+to its head what an 8B model's are to its.
 
 Ratios are ours over dense, so that less is better; `memory_*` and `*_roofline` are the main
 variant on the first chip, `time` the worst divergence on the CPU, `tape` the tape's time on the CPU
-over the live teacher's. The last line is one JSON object.
+over the live teacher's, trunk included, and `tape_head` without it. The last line is one JSON
+object.
 """
 
 import os
@@ -27,6 +31,7 @@ os.environ.update(JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNA
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 
 import argparse
+import functools
 import json
 import platform
 import statistics
@@ -42,11 +47,46 @@ from loss_forms import Inputs, chunked, dense, published
 from roofline import cost
 
 from arkjax.distillation.targets import HiddenTarget, TapeTarget
+from arkjax.models.config import ModelConfig
+from arkjax.models.transformer import Transformer
+from arkjax.models.weights import init_weights
 from arkjax.versions import versions
 
 NAMES = {"fkl": "forward_kl", "rkl": "reverse_kl", "jsd": "jsd"}
 SLICES = {"v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 TOP_K = 64
+
+
+def trunk_config(args: argparse.Namespace, cpu: bool) -> ModelConfig:
+    """A teacher: Qwen3-8B (huggingface.co/Qwen/Qwen3-8B, config.json), or a small one as deep."""
+    width, vocabulary, heads = args.teacher_width, args.vocabulary, args.teacher_width // 128
+    if cpu:
+        width, vocabulary, heads = args.cpu_width, args.cpu_vocabulary, args.cpu_width // 64
+    return ModelConfig(
+        vocab_size=vocabulary,
+        d_model=width,
+        num_layers=28 if cpu else 36,
+        num_heads=heads,
+        num_kv_heads=max(1, heads // 4),
+        head_dim=64 if cpu else 128,
+        d_ff=3 * width,
+        rope_theta=1e6,
+        qk_norm=True,
+        scale_embeddings=False,
+        dtype="float32" if cpu else "bfloat16",
+        param_dtype="float32" if cpu else "bfloat16",
+    )
+
+
+def trunk(config: ModelConfig) -> Callable:
+    """Last hidden states `[T, D]` of one row of T tokens, from (weights, tokens [1, T])."""
+
+    def step(inputs: tuple):
+        weights, tokens = inputs
+        positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
+        return Transformer(config, weights).forward(tokens, positions, jnp.ones_like(tokens)).hidden[0]
+
+    return step
 
 
 def shapes(args: argparse.Namespace, head_dtype, tape: bool = False) -> Inputs:
@@ -75,7 +115,7 @@ def shapes(args: argparse.Namespace, head_dtype, tape: bool = False) -> Inputs:
     )
 
 
-def compiled(step: Callable, inputs: Inputs, chip: str, turns: int) -> dict[str, float]:
+def compiled(step: Callable, inputs: Inputs | tuple, chip: str, turns: int) -> dict[str, float]:
     """What a compiled step needs of one chip."""
     device = topologies.get_topology_desc(platform="tpu", topology_name=SLICES[chip]).devices[0]
     place = SingleDeviceSharding(device)
@@ -93,19 +133,36 @@ def compiled(step: Callable, inputs: Inputs, chip: str, turns: int) -> dict[str,
 
 def on_tpus(args: argparse.Namespace) -> dict[str, dict]:
     """`compiled` of every form on every chip with either head."""
-    turns = -(-args.tokens // args.chunk)
+    chunk, *more = args.chunks
     found: dict[str, dict] = {}
+
+    def note(chip: str, kind: str, form: str, row: dict[str, float]) -> None:
+        found.setdefault(f"{chip} {kind}", {})[form] = row
+        print(f"{chip} {kind:14} {form:16}", *row.items(), flush=True)
+
     for chip in args.chips:
         for head in (jnp.float32, jnp.bfloat16):
-            table = found.setdefault(f"{chip} {jnp.dtype(head).name} head", {})
+            kind = f"{jnp.dtype(head).name} head"
             live, tape = shapes(args, head), shapes(args, head, tape=True)
+
+            def ours(name: str, size: int, inputs: Inputs, chip: str = chip) -> dict[str, float]:
+                return compiled(chunked(name, size), inputs, chip, -(-args.tokens // size))
+
             for short, name in NAMES.items():
-                table[f"dense {short}"] = compiled(dense(name), live, chip, turns)
-                table[f"ours {short}"] = compiled(chunked(name, args.chunk), live, chip, turns)
-            table["published fkl"] = compiled(published, live, chip, turns)
-            table["tape fkl"] = compiled(chunked("forward_kl", args.chunk), tape, chip, turns)
-            for form, row in table.items():
-                print(f"{chip} {jnp.dtype(head).name:8} {form:14}", *row.items(), flush=True)
+                note(chip, kind, f"dense {short}", compiled(dense(name), live, chip, 1))
+                note(chip, kind, f"ours {short}", ours(name, chunk, live))
+            note(chip, kind, "published fkl", compiled(published, live, chip, 1))
+            note(chip, kind, "tape fkl", ours("forward_kl", chunk, tape))
+            if head == jnp.float32:
+                for size in more:
+                    note(chip, kind, f"ours fkl, {size}", ours("forward_kl", size, live))
+        config = trunk_config(args, cpu=False)
+        weights = jax.eval_shape(functools.partial(init_weights, config, 0))
+        tokens = jax.ShapeDtypeStruct((1, min(args.tokens, 4096)), jnp.int32)
+        row = compiled(trunk(config), (weights, tokens), chip, 1)
+        rows = args.tokens / tokens.shape[1]
+        row = {name: round(x * (rows if x != "temporary_gib" else 1), 3) for name, x in row.items()}
+        note(chip, "teacher", "trunk", row)
     return found
 
 
@@ -139,11 +196,22 @@ def on_cpu(args: argparse.Namespace) -> dict[str, dict]:
     }
     # The live teacher stands where dense does.
     ours = chunked("forward_kl", args.cpu_chunk)
-    forms["tape"] = (ours, live, ours, tape)
+    config = trunk_config(args, cpu=True)
+    read = trunk(config)
+
+    def with_trunk(inputs: tuple):
+        weights, tokens, live = inputs
+        hidden = read((weights, tokens))
+        return ours(live._replace(target=HiddenTarget(hidden, live.target.head)))
+
+    tokens = jnp.zeros((1, args.cpu_tokens), jnp.int32)
+    whole = (init_weights(config, 0), tokens, live)
+    forms["tape_head"] = (ours, live, ours, tape)
+    forms["tape"] = (with_trunk, whole, ours, tape)
     for short, (theirs, their_inputs, mine, my_inputs) in forms.items():
         steps = [(jax.jit(theirs), their_inputs), (jax.jit(mine), my_inputs)]
         results = [jax.block_until_ready(step(inputs)) for step, inputs in steps]
-        if short != "tape":
+        if short in NAMES:
             agree(short, *results)
         taken: tuple[list[float], list[float]] = ([], [])
         for turn in range(args.repeats):
@@ -156,7 +224,7 @@ def on_cpu(args: argparse.Namespace) -> dict[str, dict]:
         other, own = (statistics.median(seconds) for seconds in taken)
         ratios = [b / a for a, b in zip(*taken, strict=True)]
         found[short] = {
-            "live_s" if short == "tape" else "dense_s": round(other, 3),
+            "dense_s" if short in NAMES else "live_s": round(other, 3),
             "ours_s": round(own, 3),
             "ratio": round(own / other, 3),
             "spread": [round(min(ratios), 3), round(max(ratios), 3)],
@@ -178,7 +246,7 @@ def agree(short: str, dense_result, our_result) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--chips", nargs="+", default=["v5p", "v6e"], choices=SLICES)
-    parser.add_argument("--chunk", type=int, default=384)
+    parser.add_argument("--chunks", type=int, nargs="+", default=[896, 512, 2048])
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--vocabulary", type=int, default=151_936)
     parser.add_argument("--width", type=int, default=4096)
@@ -194,7 +262,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.quick:
         args.chips, args.tokens, args.vocabulary, args.width = args.chips[:1], 512, 8192, 512
-        args.teacher_width, args.chunk, args.repeats = 512, 128, 2
+        args.teacher_width, args.chunks, args.repeats = 512, [128], 2
         args.cpu_tokens, args.cpu_vocabulary, args.cpu_width = 512, 8192, 128
 
     tpu = {} if args.skip_tpu else on_tpus(args)
@@ -210,11 +278,14 @@ def main() -> None:
             ratios[f"memory_{short}"] = ratio(f"ours {short}", f"dense {short}", "temporary_gib")
         of_time = [ratio(f"ours {short}", f"dense {short}", "roofline_ms") for short in NAMES]
         ratios["time_roofline"] = max(of_time)
-        ratios["tape_roofline"] = ratio("tape fkl", "ours fkl", "roofline_ms")
+        head_only, of_tape = (table[form]["roofline_ms"] for form in ("ours fkl", "tape fkl"))
+        whole = head_only + tpu[f"{args.chips[0]} teacher"]["trunk"]["roofline_ms"]
+        ratios["tape_roofline"] = round(of_tape / whole, 3)
+        ratios["tape_head_roofline"] = round(of_tape / head_only, 3)
         ratios["memory_published"] = ratio("ours fkl", "published fkl", "temporary_gib")
     if cpu:
         ratios["time"] = max(cpu[short]["ratio"] for short in NAMES)
-        ratios["tape"] = cpu["tape"]["ratio"]
+        ratios |= {name: cpu[name]["ratio"] for name in ("tape", "tape_head")}
     result = {
         "bench": "loss",
         "config": vars(args),
