@@ -27,6 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
         phase.train.steps = 12
         phase.train.optimizer.warmup_steps = 2
     c.student.reward_model.epochs = 10  # over so few answers two would be some twenty steps
+    c.evaluation.limit = 400
     c.students = (
         "student_rsft",
         "student_da",
@@ -53,5 +54,6 @@ def get_config(arg: str = "") -> ConfigDict:
             raise ValueError(f"no variant {arg!r}: there are {', '.join(VARIANTS)}")
         c.name = f"strategies-{arg}"
         c.teacher.contexts.update(VARIANTS[arg])
+        c.evaluation.splits = ("test",)
         c.students = ("student_logit", "student_sequence+logit", "student_on_policy")
     return c
