@@ -6,8 +6,6 @@ import json
 import os
 import random
 import shutil
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +25,8 @@ from arkjax.text.tokenizer import Tokenizer
 from arkjax.training.base import base_rows
 from arkjax.trajectories.attribution import Attribution
 from arkjax.trajectories.store import CallStore
+
+from .kills import kill_at, wait_for
 
 STAGES = tuple(name for name in cli.STAGES if name != "report")
 TINY = config.build(RunConfig, config.load("tiny"))
@@ -230,23 +230,6 @@ def assert_same_run(a: Path, b: Path) -> None:
     for name in ("system", "problem_id", "answer", "correct", "generated_tokens"):
         np.testing.assert_array_equal(tables[0][name], tables[1][name])
     assert deterministic_view(report_of(a)) == deterministic_view(report_of(b))
-
-
-def wait_for(process, workdir: Path, pattern: str) -> None:
-    deadline = time.monotonic() + 120
-    while not list(workdir.glob(pattern)):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, f"no {pattern} came"
-        time.sleep(0.02)
-
-
-def kill_at(process, workdir: Path, pattern: str, seconds: float) -> None:
-    """SIGKILL a process so long after a file has appeared."""
-    wait_for(process, workdir, pattern)
-    time.sleep(seconds)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "it had ended before it was killed"
 
 
 def test_killed_anywhere_it_ends_the_same(tiny_run, arkjax_command, tmp_path, capfd):

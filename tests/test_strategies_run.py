@@ -11,6 +11,8 @@ from arkjax.models.placement import load_model
 from arkjax.sharding import ShardingRules, make_mesh
 from arkjax.synthesis.strategies import PHASES, Strategy, stack
 
+from .kills import kill_at
+
 ALONE = [Strategy((phase,)).student for name, phase in PHASES.items() if name != "synthesizer"]
 STACKS = [stack(names).student for names in (("rsft", "da"), ("pad", "da"), ("da", "on_policy"))]
 # Few steps: what is learned is the study's matter, that it runs and resumes is this file's.
@@ -23,6 +25,7 @@ SHORT = (
     "--config.student.policy.train.checkpoint_every=1",
     "--config.student.reward_model.epochs=1",
     "--config.evaluation.limit=24",
+    "--config.evaluation.splits=('test',)",
 )
 
 
@@ -128,6 +131,23 @@ def test_one_field_chooses_the_strategy(made, arkjax_command, tmp_path):
     named = (*common, "--config.students=('student_rsft_then_da',)")
     done = arkjax_command("distill", *named)
     assert done.returncode == 0 and "finished before" in done.stdout + done.stderr
+
+
+def test_own_answers_killed_midway_end_the_same(made, arkjax_command, tmp_path):
+    workdir = copied(made[0], tmp_path / "killed")
+    students = ("student_on_policy", "student_grpo")
+    options = ("--config", "tiny", "--workdir", workdir, f"--config.students={students}", *SHORT)
+    for command in ("synthesize", "score"):
+        assert arkjax_command(command, *options).returncode == 0
+    for student in students:
+        process = arkjax_command.start("-m", "arkjax", "distill", *options)
+        kill_at(process, workdir, f"seed-0/distill/{student}/checkpoints/1*", 0)
+    done = arkjax_command("distill", *options)
+    assert done.returncode == 0, done.stderr
+    for name in students:
+        whole = weights(made[0] / "seed-0" / "distill" / name)
+        ours = weights(workdir / "seed-0" / "distill" / name)
+        assert all(np.array_equal(whole[n], ours[n]) for n in whole), name
 
 
 def test_a_synthesizers_words_need_a_team_with_one(made, arkjax_command, tmp_path):

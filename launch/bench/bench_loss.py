@@ -159,7 +159,8 @@ def on_tpus(args: argparse.Namespace) -> dict[str, dict]:
         config = trunk_config(args, cpu=False)
         weights = jax.eval_shape(functools.partial(init_weights, config, 0))
         tokens = jax.ShapeDtypeStruct((1, min(args.tokens, 4096)), jnp.int32)
-        row = compiled(trunk(config), (weights, tokens), chip, 1)
+        # The loop over layers is the one loop.
+        row = compiled(trunk(config), (weights, tokens), chip, config.num_layers)
         rows = args.tokens / tokens.shape[1]
         row = {name: round(x * (rows if x != "temporary_gib" else 1), 3) for name, x in row.items()}
         note(chip, "teacher", "trunk", row)
