@@ -1,6 +1,6 @@
 """Every strategy with little data and few steps, where they can be told apart; three seeds.
 
-The quickstart's students all come close to 100%. Here they have 100 problems and 12 steps.
+The quickstart's students all come close to 100%. Here they have 100 problems and 15 steps.
 `launch/study_strategies.py` runs this config and its variants and puts them into one table.
 """
 
@@ -24,9 +24,10 @@ def get_config(arg: str = "") -> ConfigDict:
     c.seeds = (0, 1, 2)
     c.sample.problems = 100
     for phase in (c.student, c.student.on_policy):
-        phase.train.steps = 12
+        phase.train.steps = 15
         phase.train.optimizer.warmup_steps = 2
     c.student.reward_model.epochs = 10  # over so few answers two would be some twenty steps
+    c.evaluation.splits = ("test",)
     c.evaluation.limit = 400
     c.students = (
         "student_rsft",
@@ -54,6 +55,5 @@ def get_config(arg: str = "") -> ConfigDict:
             raise ValueError(f"no variant {arg!r}: there are {', '.join(VARIANTS)}")
         c.name = f"strategies-{arg}"
         c.teacher.contexts.update(VARIANTS[arg])
-        c.evaluation.splits = ("test",)
         c.students = ("student_logit", "student_sequence+logit", "student_on_policy")
     return c

@@ -3,7 +3,7 @@
 Logits exist as `[chunk, V]`, for student and teacher alike, forward and backward; `[N, V]` never
 does. A linear head lets the loss's forward pass finish the gradients too: each chunk's logits give
 its loss, its `d hidden` and its share of `d head` before the next chunk begins, and the backward
-pass only scales them by the incoming cotangent. Nothing is recomputed and nothing is kept.
+pass only scales them by the incoming cotangent. No logits are made twice, and none outlive it.
 """
 
 import dataclasses
@@ -166,7 +166,7 @@ def linear_logprobs(
     mask: jax.Array | None = None,
     top_k: int = 0,
     kd_temperature: float = 1.0,
-    chunk_size: int = 896,
+    chunk_size: int = 512,
     vocab_size: int | None = None,
     soft_cap: float | None = None,
 ) -> TokenScores:
@@ -358,7 +358,7 @@ def _on_products(
     def before_the_cap(d: jax.Array, capped: jax.Array) -> jax.Array:
         if static.soft_cap is None:
             return d
-        return d * (1.0 - jnp.square(capped.astype(jnp.float32) / static.soft_cap))
+        return d * (1.0 - jnp.square(capped / static.soft_cap))
 
     # In bfloat16 the gradient's matrix products run at the speed of the forward ones. Made once:
     # both products would otherwise compute it anew for each of their tiles.

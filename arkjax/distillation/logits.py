@@ -26,11 +26,11 @@ def cap(z: jax.Array, soft_cap: float | None) -> jax.Array:
 
 
 def shut_out(z: jax.Array, vocabulary: Vocabulary, vocab_size: int) -> jax.Array:
-    """z `[C, V]` in float32 with `LOG_ZERO` in columns that hold no token.
+    """z `[C, V]` with `LOG_ZERO` in columns that hold no token.
 
     They are masked, not cut: an uneven cut of a sharded axis would move it between devices.
     """
-    return jnp.where(vocabulary.ids(z) < vocab_size, z.astype(jnp.float32), LOG_ZERO)
+    return jnp.where(vocabulary.ids(z) < vocab_size, z, LOG_ZERO)
 
 
 def teacher_logits(
@@ -112,7 +112,7 @@ class Kept(NamedTuple):
         be known when the others come, or they would lie in memory in float32. In a vocabulary of
         merged pairs they are the commonest tokens.
         """
-        if dtype == jnp.float32:
+        if jnp.dtype(dtype).itemsize > 2:
             return cls(product(tokens, head))
         base = jnp.max(product(tokens, head[:, :BASE_COLUMNS]), axis=-1)
         # The compiler would make one product of the two, with a head of its own.
