@@ -84,7 +84,9 @@ def trunk(config: ModelConfig) -> Callable:
     def step(inputs: tuple):
         weights, tokens = inputs
         positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
-        return Transformer(config, weights).forward(tokens, positions, jnp.ones_like(tokens)).hidden[0]
+        return (
+            Transformer(config, weights).forward(tokens, positions, jnp.ones_like(tokens)).hidden[0]
+        )
 
     return step
 
