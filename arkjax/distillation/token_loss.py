@@ -176,11 +176,11 @@ def _dense(
     values, total = vocabulary.sums(f, u)
 
     def gradient(factor: jax.Array) -> Gradient:
-        flow = log_q, f, u
-        # One term searches for its flow.
+        log_share, flow = log_q, u
+        # One term searches for its flow, which takes longer than to read it.
         if all(term.name != "adaptive_kl" for term in objective.terms):
-            flow = summed_up(kept.read_again(total), teacher.read_again(total))
-        return Gradient(factor[:, None] * (flow[2] - jnp.exp(flow[0]) * total[:, None]))
+            log_share, _, flow = summed_up(kept.read_again(total), teacher.read_again(total))
+        return Gradient(factor[:, None] * (flow - jnp.exp(log_share) * total[:, None]))
 
     return _Divergence(values, gradient)
 

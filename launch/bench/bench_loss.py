@@ -84,9 +84,8 @@ def trunk(config: ModelConfig) -> Callable:
     def step(inputs: tuple):
         weights, tokens = inputs
         positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
-        return (
-            Transformer(config, weights).forward(tokens, positions, jnp.ones_like(tokens)).hidden[0]
-        )
+        read = Transformer(config, weights).forward(tokens, positions, jnp.ones_like(tokens))
+        return read.hidden[0]
 
     return step
 
@@ -158,6 +157,7 @@ def on_tpus(args: argparse.Namespace) -> dict[str, dict]:
             if head == jnp.float32:
                 for size in more:
                     note(chip, kind, f"ours fkl, {size}", ours("forward_kl", size, live))
+                    note(chip, kind, f"ours jsd, {size}", ours("jsd", size, live))
         config = trunk_config(args, cpu=False)
         weights = jax.eval_shape(functools.partial(init_weights, config, 0))
         tokens = jax.ShapeDtypeStruct((1, min(args.tokens, 4096)), jnp.int32)
