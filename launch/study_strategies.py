@@ -26,6 +26,7 @@ from arkjax.shipped import shipped_path
 CONFIG = "strategies"
 VARIANTS = tuple(runpy.run_path(str(shipped_path(f"configs/{CONFIG}.py")))["VARIANTS"])
 SHARED = ("base", "sample")
+UNTRAINED = ("base", "self_consistency", "role_vote", "team")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -53,11 +54,15 @@ def run(config: str, workdir: Path, overrides: list[str]) -> None:
 
 
 def share(source: Path, target: Path) -> None:
-    """The finished stages that all variants have in common."""
+    """What all variants have in common: finished stages, and the calls of what is not trained."""
     for stage in SHARED:
         if not (target / stage / "stage.json").exists():
             shutil.rmtree(target / stage, ignore_errors=True)
             shutil.copytree(source / stage, target / stage)
+    if not (target / "evaluate").exists():
+        for split in (s for s in (source / "evaluate").iterdir() if s.is_dir()):
+            for system in (s for s in UNTRAINED if (split / s).exists()):
+                shutil.copytree(split / system, target / "evaluate" / split.name / system)
 
 
 def combined(workdir: Path, seeds: tuple[int, ...]) -> dict:
