@@ -173,8 +173,9 @@ class Players:
         """Free the engines, and end all talk with servers."""
         if "remotes" in self.__dict__:
             self.remotes.close()
-        if "rota" in self.__dict__:
-            self.rota.close()
         self._student = None
         self.__dict__.pop("base_engine", None)
-        gc.collect()
+        if "rota" in self.__dict__:
+            self.rota.close()
+        else:
+            gc.collect()

@@ -198,6 +198,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.student.policy.grpo.clip_high = 0.28
     c.student.policy.grpo.importance_cap = placeholder(float)
     c.student.policy.grpo.drop_zero_variance = True
+    c.student.policy.grpo.resample_rounds = 0  # other problems for groups of equal rewards
     c.student.policy.grpo.overlong_share = 0.0
     c.student.policy.grpo.kl_coefficient = 0.0
     c.student.policy.grpo.kl = "exact"

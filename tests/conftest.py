@@ -34,6 +34,14 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
 
 
+def pytest_runtest_setup(item):
+    # What is there by now, programs and thousands of tests, no collection need look at again: the
+    # commands under test collect garbage, and would take seconds for it.
+    if gc.get_freeze_count():  # else a command has just collected everything
+        gc.collect()
+    gc.freeze()
+
+
 # Most Linux machines let a process have 65,530 memory mappings; a compiled program takes about 17.
 _MOST_MAPPINGS = 12_000
 
@@ -44,6 +52,7 @@ def few_programs():
     yield
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPPINGS:
+        gc.unfreeze()
         jax.clear_caches()
         gc.collect()
 

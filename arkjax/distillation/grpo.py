@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from arkjax.errors import ConfigError, DataError
+from arkjax.storage import added
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,10 @@ class GRPOConfig:
       importance_cap: a ratio counts as at most this much where it is not clipped, that is for
         answers that are to become rarer (truncated importance sampling); None: as it is.
       drop_zero_variance: groups whose answers all have the same advantage, zero, take no part: they
-        count in no mean and feel no KL. They are not replaced by other groups.
+        count in no mean and feel no KL.
+      resample_rounds: dynamic sampling (DAPO, section 3.2): up to so many times a step asks other
+        problems in place of those whose groups have advantages of zero. 0: never; steps learn from
+        the fewer groups the more problems are always, or never, solved.
       overlong_share: soft punishment of long answers (DAPO, eq. 13): over the last so many of
         max_tokens the reward falls by up to 1; 0: none.
       kl_coefficient: beta, weight of the KL to the reference; 0: no reference is needed.
@@ -55,6 +59,7 @@ class GRPOConfig:
     clip_high: float = 0.28
     importance_cap: float | None = None
     drop_zero_variance: bool = True
+    resample_rounds: int = added(0)
     overlong_share: float = 0.0
     kl_coefficient: float = 0.0
     kl: Literal["exact", "k2", "k3"] = "exact"
@@ -72,7 +77,8 @@ class GRPOConfig:
                 raise ConfigError(
                     f"grpo.{name} is {getattr(self, name)!r}: expected one of {', '.join(allowed)}"
                 )
-        for name in ("clip_high", "kl_coefficient", "outcome_weight", "process_weight"):
+        at_least_zero = ("clip_high", "kl_coefficient", "outcome_weight", "process_weight")
+        for name in (*at_least_zero, "resample_rounds"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"grpo.{name} is {getattr(self, name)}: expected 0 or more")
         for name in ("clip_low", "overlong_share"):
@@ -97,11 +103,13 @@ VARIANTS = {
     # arXiv 2503.20783, section 3.2.
     "dr_grpo": dataclasses.replace(_PUBLISHED, std=False, aggregation="constant"),
     # arXiv 2503.14476: section 4.1 has the ranges; the last 4,096 of 20,480 tokens are punished.
+    # The paper samples until a batch is full; here a step has an end.
     "dapo": dataclasses.replace(
         _PUBLISHED,
         aggregation="token",
         clip_high=0.28,
         drop_zero_variance=True,
+        resample_rounds=9,
         overlong_share=0.2,
     ),
     # arXiv 2507.18071, section 5.1.

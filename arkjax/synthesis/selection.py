@@ -172,50 +172,6 @@ def grouped(calls: Iterable[Call]) -> list[tuple[str, list[Call]]]:
     return sorted(by_problem.items())
 
 
-def select(
-    calls: Iterable[Call],
-    team_answers: Mapping[str, str | None],
-    grader: Grader,
-    config: SelectionConfig,
-    attribution: Attribution | None = None,
-    *,
-    reader: StepReader | None = None,
-    embed: Embedding | None = None,
-) -> tuple[list[Trace], Counts]:
-    """Choose the traces to learn from, problem by problem.
-
-    Args:
-      calls: recorded calls of one system; actions of tools are passed over.
-      team_answers: the team's answer by problem id, for the gate "team".
-      grader: says when two answers are equal.
-      config: the filters.
-      attribution: of the debates that the calls are from, for `config.prefer`.
-      reader: of steps, for `config.diversity` "steps".
-      embed: of calls, for `config.diversity` "hidden".
-
-    Returns:
-      The traces, ordered by problem id and then by preference, and the counts.
-
-    Raises:
-      ConfigError: if the diversity asked for needs what was not given.
-    """
-    counts = Counts()
-    chosen = choose(
-        grouped(calls), team_answers, grader, config, counts, attribution, reader, embed
-    )
-    traces = [trace for of_problem in chosen for trace in of_problem.traces]
-    kept = unlike([trace.call.gen_ids for trace in traces], config.near_duplicates)
-    before, traces = traces, [trace for trace, keep in zip(traces, kept, strict=True) if keep]
-    if config.near_duplicates:
-        names = [[trace.call.problem_id for trace in some] for some in (before, traces)]
-        counts.passed_all("near_duplicates", *names)
-        counts.near_duplicates = len(before) - len(traces)
-    counts.problems_kept = len({trace.call.problem_id for trace in traces})
-    counts.traces = len(traces)
-    counts.corrective = sum(trace.kind == "corrective" for trace in traces)
-    return traces, counts
-
-
 def unlike(sequences: Sequence[Sequence[int]], threshold: float) -> list[bool]:
     """Which token sequences are not near-duplicates of an earlier one; all, at threshold 0."""
     if not threshold or not sequences:
@@ -234,12 +190,24 @@ def choose(
     reader: StepReader | None = None,
     embed: Embedding | None = None,
 ) -> Iterator[Chosen]:
-    """What `select` chooses, debate by debate, in their order; a few debates are held at a time.
+    """Choose the traces to learn from, debate by debate; a few debates are held at a time.
 
     Args:
-      debates: problem ids, each once, with all calls of the problem.
+      debates: problem ids, each once, with all calls of the problem; actions of tools are passed
+        over.
+      team_answers: the team's answer by problem id, for the gate "team".
+      grader: says when two answers are equal.
+      config: the filters.
       counts: added to.
-      team_answers, grader, config, attribution, reader, embed: as of `select`.
+      attribution: of the debates that the calls are from, for `config.prefer`.
+      reader: of steps, for `config.diversity` "steps".
+      embed: of calls, for `config.diversity` "hidden".
+
+    Yields:
+      For each debate, in their order, what was chosen of it: traces in the order of preference.
+
+    Raises:
+      ConfigError: if the diversity asked for needs what was not given.
     """
     needed = {"steps": ("a reader of steps", reader), "hidden": ("an embedding", embed)}
     what, given = needed.get(config.diversity, ("", True))

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from arkjax.distillation.grpo import GRPOConfig, StepRewards, advantages, token_shares
+from arkjax.distillation.grpo import GRPOConfig, token_shares
 from arkjax.distillation.policy_loss import LossShape, PolicyBatch, policy_loss
 from arkjax.distillation.rows import Batch, batch
 from arkjax.distillation.targets import HiddenTarget
-from arkjax.errors import ConfigError, DataError
+from arkjax.errors import ConfigError
 from arkjax.models.config import ModelConfig
 from arkjax.models.transformer import Transformer
 from arkjax.progress import Progress
@@ -25,6 +25,7 @@ from arkjax.training.head import head_for
 from arkjax.training.held_out import HeldOut
 from arkjax.training.loop import Feed, Loss, TrainConfig, Weights, run_training
 from arkjax.training.micro_batches import micro_batch, num_micro_batches, summed
+from arkjax.training.resampling import Outcome, Process, Rewarded, resample, reward
 from arkjax.training.rollout_rows import at_targets, example_of, num_rows, pack_fixed, placed
 from arkjax.training.rollouts import (
     Answer,
@@ -33,11 +34,6 @@ from arkjax.training.rollouts import (
     RolloutConfig,
     questions,
 )
-
-# The rewards of answers, each on its own.
-Outcome = Callable[[Sequence[Answer]], Sequence[float]]
-# The rewards of their steps.
-Process = Callable[[Sequence[Answer]], Sequence[StepRewards]]
 
 
 class PolicyStep(NamedTuple):
@@ -159,18 +155,21 @@ def policy_feed(
         else None
     )
 
+    def rewarded(answers: Sequence[Answer]) -> Rewarded:
+        return reward(answers, outcome, process)
+
     def feed(step: int, model: Callable[[], Transformer]) -> PolicyStep:
         asked = questions(num_problems, rollouts.prompts, sampler.seed, step)
         answers, measured = sampler.answers(step, model, asked)
         began = time.monotonic()
-        outcomes = np.asarray(outcome(answers), np.float64)
-        if outcomes.shape != (len(answers),):
-            raise DataError(
-                f"{len(answers)} answers have rewards of shape {outcomes.shape}: expected one each"
-            )
-        steps = process(answers) if process else None
+        earned = rewarded(answers)
         measured["reward_seconds"] = time.monotonic() - began
-        made, more = policy_batch(answers, outcomes, steps, grpo, rollouts, rows)
+        if grpo.resample_rounds:
+            earned, more = resample(earned, asked, num_problems, sampler, step, grpo, rewarded)
+            for name in ("rollout_seconds", "reward_seconds"):
+                measured[name] += more.pop(name)
+            measured |= more
+        made, more = policy_batch(earned, grpo, rollouts, rows)
         arrays, scalars = placed(made, measured | more, mesh)
         if held_to:
             arrays = arrays._replace(reference=held_to(arrays))
@@ -204,19 +203,12 @@ def graded(
 
 
 def policy_batch(
-    answers: Sequence[Answer],
-    outcomes: np.ndarray,
-    steps: Sequence[StepRewards] | None,
-    grpo: GRPOConfig,
-    rollouts: RolloutConfig,
-    rows: int,
+    earned: Rewarded, grpo: GRPOConfig, rollouts: RolloutConfig, rows: int
 ) -> tuple[PolicyBatch, dict[str, float]]:
     """A step's answers in rows with their advantages and shares, and what to log of them.
 
     Args:
-      answers: G of each question, group by group.
-      outcomes: [P * G] their rewards.
-      steps: the rewards of their steps; None without.
+      earned: the answers and their rewards.
       grpo, rollouts: how rewards count, and what a step is.
       rows: B.
 
@@ -230,9 +222,9 @@ def policy_batch(
     Raises:
       DataError: as `grpo.advantages` and `rollouts.pack_fixed`.
     """
+    answers, outcomes, steps = earned
     lengths = [len(answer.ids) for answer in answers]
-    shaped = outcomes.reshape(-1, rollouts.samples)
-    found = advantages(grpo, shaped, lengths, rollouts.max_tokens, steps)
+    found = earned.advantages(grpo, rollouts)
     shares = token_shares(grpo.aggregation, lengths, found.kept, rollouts.max_tokens)
     packed = pack_fixed([example_of(answer) for answer in answers], rollouts.row_length, rows)
     made = PolicyBatch(

@@ -147,6 +147,17 @@ def questions(num_problems: int, prompts: int, seed: int, step: int) -> list[Que
     return chosen
 
 
+def replacements(
+    num_problems: int, asked: Sequence[Question], seed: int, step: int
+) -> list[Question]:
+    """All problems that step `step` has not `asked`, in an order of the step's own."""
+    known = {question.problem for question in asked}
+    # As in `rows.order`: a stream that NumPy promises for ever.
+    bits = np.random.MT19937(np.random.SeedSequence([seed, step, 1]))
+    shuffled = np.random.RandomState(bits).permutation(num_problems).tolist()
+    return [Question(problem, 0) for problem in shuffled if problem not in known]
+
+
 def answer_seed(seed: int, step: int, problem: int, sample: int) -> int:
     """Seed of one answer, in [0, 2^63)."""
     place = f"answer/{seed}/{step}/{problem}/{sample}"
@@ -307,17 +318,7 @@ class LiveSampler:
             began = time.monotonic()
             self._generator.update(student)
             self._refreshed = wanted
-        made = []
-        if asked:
-            made = roll_out(
-                self._generator,
-                self._prompts,
-                asked,
-                self.config,
-                self._end_ids,
-                seed=self.seed,
-                step=step,
-            )
+        made = self.further(step, asked) if asked else []
         lengths = [len(answer.ids) for answer in made]
         measured = {
             "train_seconds": began - self._left,
@@ -328,6 +329,18 @@ class LiveSampler:
             "cut_off": _mean([not answer.ended for answer in made]),
         }
         return made, measured
+
+    def further(self, step: int, asked: Sequence[Question]) -> list[Answer]:
+        """Answers with the weights that the sampler has: more of a step that has had `answers`."""
+        return roll_out(
+            self._generator,
+            self._prompts,
+            asked,
+            self.config,
+            self._end_ids,
+            seed=self.seed,
+            step=step,
+        )
 
     def hand_over(self) -> None:
         """The step's inputs are complete: what follows until the next answers is training."""

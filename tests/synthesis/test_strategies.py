@@ -6,7 +6,7 @@ import pytest
 
 from arkjax.errors import ConfigError
 from arkjax.synthesis.contexts import ContextConfig, teacher_prompts
-from arkjax.synthesis.selection import SelectionConfig, select
+from arkjax.synthesis.selection import SelectionConfig
 from arkjax.synthesis.strategies import (
     CONTROLS,
     PHASES,
@@ -14,6 +14,8 @@ from arkjax.synthesis.strategies import (
     strategy,
     with_prefixes,
 )
+
+from .selecting import select
 
 pytestmark = pytest.mark.fast
 RUN = SelectionConfig(max_traces=3, min_agreeing=2, prefer_corrective=True)

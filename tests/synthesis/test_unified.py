@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from arkjax.synthesis.selection import select
 from arkjax.synthesis.unified import Unifier, synthesizer_of
 from arkjax.teams.library import load
+
+from .selecting import select
 
 pytestmark = pytest.mark.fast
 FORMS = ("none", "best", "corrective", "consolidated", "synthesizer", "answer_only")
@@ -94,8 +95,11 @@ def test_by_default_examples_are_the_recorded_traces(world):
             "round": call.round,
             "spans": [[call.call_id, 0, len(call.gen_ids), 0]],
         }
-    for name in ("calls_accepted", "repeated", "beyond_limit", "corrective", "problems_kept"):
+    for name in ("calls_accepted", "repeated", "beyond_limit"):
         assert getattr(counts, name) == getattr(counted, name)
+    assert counts.problems_kept == len({trace.call.problem_id for trace in traces})
+    assert counts.corrective == sum(trace.kind == "corrective" for trace in traces)
+    assert counts.traces == len(traces)
 
 
 def test_every_filter_counts_what_it_drops(world):

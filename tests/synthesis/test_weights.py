@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from arkjax.errors import ConfigError
 from arkjax.synthesis.attribution import AttributionConfig
-from arkjax.synthesis.selection import SelectionConfig, select
+from arkjax.synthesis.selection import SelectionConfig
 from arkjax.synthesis.weights import credit_of, example_weights
 from arkjax.trajectories.attribution import AgentCredit, Attribution, MessageCredit
+
+from .selecting import select
 
 pytestmark = pytest.mark.fast
 CREDITS = st.lists(st.none() | st.floats(-1e300, 1e300), min_size=1, max_size=30)

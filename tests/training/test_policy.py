@@ -18,7 +18,8 @@ from arkjax.sharding import ShardingRules
 from arkjax.training.metrics import read_metrics
 from arkjax.training.optimizer import OptimizerConfig
 from arkjax.training.policy import train_policy
-from arkjax.training.rollouts import RolloutConfig
+from arkjax.training.resampling import Rewarded, resample
+from arkjax.training.rollouts import LiveSampler, RolloutConfig, questions
 
 END = 5
 PROMPTS = [(7, 9), (8, 3, 3), (6, 4), (10, 11)]
@@ -192,6 +193,75 @@ def test_nothing_is_learned_where_all_answers_earn_the_same(learn, model, tmp_pa
     assert_same(weights, {name: np.asarray(a) for name, a in model.arrays().items()})
     assert [line["reward_flat"] for line in log] == [1.0, 1.0]
     assert [line["gradient_norm"] for line in log] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("process", [None, each_token_a_step], ids=["outcome", "process"])
+def test_groups_that_teach_nothing_are_replaced(process, model):
+    """Of eight problems two are always solved and two never: steps learn from the other four."""
+    prompts = [(7, 9 + i) for i in range(8)]
+    rollouts = dataclasses.replace(ROLLOUTS, prompts=4, samples=4)
+    grpo = GRPOConfig(process_weight=0.5 if process else 0.0, resample_rounds=3)
+    sampler = LiveSampler(Engine(model, SIZES), prompts, rollouts, (END,), 3)
+
+    def rewarded(answers):
+        fixed = {0: 0.0, 1: 0.0, 2: 1.0, 3: 1.0}
+        own = [fixed.get(answer.problem, float(answer.sample % 2)) for answer in answers]
+        seen.extend(own)
+        steps = None
+        if process:
+            steps = [StepRewards((len(a.ids),), (r,)) for a, r in zip(answers, own, strict=True)]
+        return Rewarded(answers, np.asarray(own), steps)
+
+    for step in range(3):
+        seen = []
+        asked = questions(len(prompts), rollouts.prompts, sampler.seed, step)
+        answers, _ = sampler.answers(step, lambda: model, asked)
+        first = rewarded(answers)
+        flat = sum(question.problem < 4 for question in asked)
+        earned, measured = resample(first, asked, len(prompts), sampler, step, grpo, rewarded)
+        assert measured["reward_sampled"] == pytest.approx(np.mean(seen))
+        again, _ = resample(first, asked, len(prompts), sampler, step, grpo, rewarded)
+        assert earned.answers == again.answers
+        groups = earned.groups(rollouts.samples)
+        problems = [{answer.problem for answer in group.answers} for group in groups]
+        # Those that taught something stay where they were.
+        for place, question in enumerate(asked):
+            if question.problem >= 4:
+                assert problems[place] == {question.problem}
+        assert set().union(*problems) == {4, 5, 6, 7} and len(groups) == 4
+        assert [answer.question for answer in earned.answers] == sorted([*range(4)] * 4)
+        assert not any(earned.advantages(grpo, rollouts).flat)
+        assert 4 + flat <= measured["groups_sampled"] <= 8
+
+
+def test_what_is_left_of_flat_groups_stays_and_the_step_has_an_end(learn, tmp_path):
+    grpo = dataclasses.replace(VARIANTS["dapo"], overlong_share=0.0)
+    asked = []
+
+    def outcome(answers):
+        asked.append({answer.problem for answer in answers})
+        return [0.0] * len(answers)
+
+    prompts = [*PROMPTS, (12, 13), (14, 15)]
+    _, log = learn(tmp_path, 1, grpo, prompts=prompts, outcome=outcome)
+    # Six problems: four at first, and then the two that are left.
+    assert [len(some) for some in asked] == [4, 2] and not asked[0] & asked[1]
+    assert log[0]["groups_sampled"] == 6 and log[0]["reward_flat"] == 1
+
+
+def test_resampling_resumes_bit_by_bit(learn, stops_at, tmp_path):
+    grpo = dataclasses.replace(GRPO, resample_rounds=2)
+    prompts = [*PROMPTS, (12, 13), (14, 15)]
+
+    def outcome(answers):
+        return [float(sum(_right(a)) > 3) if a.problem % 2 else 0.0 for a in answers]
+
+    settings = {"grpo": grpo, "prompts": prompts, "outcome": outcome}
+    weights, log = learn(tmp_path / "whole", 4, **settings)
+    assert max(line["groups_sampled"] for line in log) > ROLLOUTS.prompts
+    with pytest.raises(stops_at.error):
+        learn(tmp_path / "broken", 4, progress=stops_at(3), **settings)
+    assert_same(learn(tmp_path / "broken", 4, **settings)[0], weights)
 
 
 def test_what_is_logged(learn, tmp_path):
