@@ -302,6 +302,7 @@ def test_collections_pass_over_what_was_there_only_while_a_play_goes_on(world, f
                 raise RuntimeError("gone")
             return super().step()
 
+    gc.unfreeze()
     gc.collect()
     if frozen:
         gc.freeze()
