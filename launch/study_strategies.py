@@ -19,7 +19,7 @@ from pathlib import Path
 
 from arkjax.config import build, load
 from arkjax.evaluation.outcomes import Outcomes
-from arkjax.reporting.report import build_report, write_report
+from arkjax.reporting.report import build_report, standard_claims, write_report
 from arkjax.run_config import RunConfig
 from arkjax.shipped import shipped_path
 
@@ -65,24 +65,37 @@ def share(source: Path, target: Path) -> None:
                 shutil.copytree(split / system, target / "evaluate" / split.name / system)
 
 
+def outcomes_of(workdir: Path, seeds: tuple[int, ...]) -> Outcomes:
+    """The outcomes of a run's seeds."""
+    files = [workdir / f"seed-{seed}" / "evaluate" / "outcomes.parquet" for seed in seeds]
+    return Outcomes.concatenate([Outcomes.load(file) for file in files])
+
+
 def combined(workdir: Path, seeds: tuple[int, ...]) -> dict:
-    """One report of all systems of all runs."""
+    """One report of all systems of all runs; a variant's students are held against their like."""
     first = json.loads((workdir / "all" / "report" / "report.json").read_text())
-    tables = []
-    for name in ("all", *VARIANTS):
-        for seed in seeds:
-            table = Outcomes.load(workdir / name / f"seed-{seed}" / "evaluate" / "outcomes.parquet")
-            records = table.records()
-            if name != "all":
-                own = [r for r in records if r.system.startswith("student_")]
-                records = [dataclasses.replace(r, system=f"{r.system}, {name}") for r in own]
-            tables.append(Outcomes.from_records(records))
+    tables = [outcomes_of(workdir / "all", seeds)]
+    claims = standard_claims(tables[0])
+    for variant in VARIANTS:
+        rows = outcomes_of(workdir / variant, seeds)
+        students = [s for s in rows.distinct("system") if s.startswith("student_")]
+        renamed = {student: f"{student}, {variant}" for student in students}
+        tables.append(
+            Outcomes.from_records(
+                dataclasses.replace(record, system=renamed[record.system])
+                for record in rows.records()
+                if record.system in renamed
+            )
+        )
+        splits = rows.distinct("split")
+        claims += [(new, old, split, None) for split in splits for old, new in renamed.items()]
     return build_report(
         Outcomes.concatenate(tables),
         config_hash=first["config_hash"],
         versions=first["versions"],
         device=first["device"],
         seeds=list(seeds),
+        claims=claims,
         wall_seconds=first["wall_seconds"],
         counts=first["counts"],
         process_rewards={n: f["by_seed"] for n, f in first["process_rewards"].items()},

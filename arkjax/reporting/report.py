@@ -120,7 +120,8 @@ def standard_claims(outcomes: Outcomes) -> list[Claim]:
     """The comparisons that every run is asked for, over each split and over its hardest part.
 
     The team against the votes; each verified student against base, team, its twin without gold
-    answers, and the controls; each such twin against the team.
+    answers, the controls, and the student that its last phase began with; each such twin against
+    the team.
     """
     present = outcomes.distinct("system")
     claims: list[Claim] = []
@@ -132,6 +133,11 @@ def standard_claims(outcomes: Outcomes) -> list[Claim]:
             for student in systems.verified_students(present):
                 rivals = ("base", "team", systems.twin(student))
                 rivals += ("control_single_agent", "control_no_debate")
+                rivals += tuple(
+                    rival
+                    for rival in ("control_answer_only", systems.start(student))
+                    if rival in present
+                )
                 claims += [(student, rival, split, part) for rival in rivals]
                 if systems.twin(student) in present:
                     claims.append((systems.twin(student), "team", split, part))

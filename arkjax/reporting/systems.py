@@ -81,6 +81,11 @@ def verified_students(systems: Iterable[str]) -> list[str]:
     return [system for system in ordered(systems) if kind(system) == "student"]
 
 
+def start(student: str) -> str | None:
+    """The name of the student whose weights a student's last phase began with; None if the base."""
+    return student.rpartition("_then_")[0] or None
+
+
 def twin(student: str) -> str:
     """The name of a student's twin that was trained without gold answers."""
     return student + "_unverified"

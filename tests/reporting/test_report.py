@@ -165,6 +165,16 @@ def test_claims_about_absent_systems_are_listed_with_the_reason(report):
     claims = standard_claims(outcomes())
     assert ("student_da", "control_no_debate", "test", "multi") in claims
     assert ("student_da_unverified", "team", "test", None) in claims
+    assert not any(rival == "control_answer_only" for _, rival, _, _ in claims)
+
+
+def test_a_stack_is_held_against_what_its_last_phase_began_with():
+    names = ("student_da", "student_da_then_grpo", "student_rsft_then_da", "control_answer_only")
+    even = dict.fromkeys(names, 0.5)
+    claims = {(a, b) for a, b, _, _ in standard_claims(outcomes(names, accuracy=even))}
+    assert ("student_da_then_grpo", "student_da") in claims
+    assert not any(b == "student_rsft" for _, b in claims)  # it was not evaluated
+    assert {a for a, b in claims if b == "control_answer_only"} == set(names[:3])
 
 
 def test_two_runs_of_the_same_seeds_give_the_same_report(report):
