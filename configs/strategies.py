@@ -1,6 +1,6 @@
 """Every strategy with little data and few steps, where they can be told apart; three seeds.
 
-The quickstart's students all come close to 100%. Here they have 100 problems and 15 steps.
+The quickstart's students all come close to 100%. Here they have 100 problems and 18 steps.
 `launch/study_strategies.py` runs this config and its variants and puts them into one table.
 """
 
@@ -24,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.seeds = (0, 1, 2)
     c.sample.problems = 100
     for phase in (c.student, c.student.on_policy):
-        phase.train.steps = 15
+        phase.train.steps = 18
         phase.train.optimizer.warmup_steps = 2
     c.student.reward_model.epochs = 10  # over so few answers two would be some twenty steps
     c.evaluation.splits = ("test",)

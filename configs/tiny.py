@@ -1,4 +1,4 @@
-"""The quickstart in miniature, for tests: every stage in about a minute, problems of two items."""
+"""The quickstart in miniature, for tests: every stage in a few minutes, problems of two items."""
 
 from ml_collections import ConfigDict
 
