@@ -3,6 +3,7 @@
 Every mistake is found before any work starts, and named by its dotted field.
 """
 
+import ast
 import dataclasses
 import difflib
 import enum
@@ -113,11 +114,15 @@ def _run(path: Path, arguments: list[str]) -> ml_collections.ConfigDict:
 def _override(
     config: ml_collections.ConfigDict, overrides: Sequence[str]
 ) -> ml_collections.ConfigDict:
+    of_types = []
     for override in overrides:
         match = _OVERRIDE.match(override)
         if match is None:
             raise ConfigError(f"{override} is no override: write --config.FIELD=VALUE")
-        _check_override(config, match[1], override)
+        if not _give_fields(config, match[1], match[2]):
+            _check_override(config, match[1], override)
+            of_types.append(override)
+    overrides = of_types
     # A list of flags of its own: absl's global one belongs to the program that imports us.
     argv = ["arkjax", *overrides]
     values = flags.FlagValues()
@@ -131,6 +136,25 @@ def _override(
         field = _OVERRIDE.match(failed)[1]
         raise ConfigError(f"{failed}: config.{field} must be {_kind(field, config)}") from error
     return config
+
+
+def _give_fields(config: ml_collections.ConfigDict, field: str, text: str | None) -> bool:
+    """Fill in what is None from a mapping of its fields, `{'rank': 8}`; whether this was that."""
+    *path, name = field.split(".")
+    holder: Any = config
+    for part in path:
+        holder = holder.get(part) if isinstance(holder, ml_collections.ConfigDict) else None
+    if not isinstance(holder, ml_collections.ConfigDict) or name not in holder:
+        return False
+    try:
+        given = ast.literal_eval((text or "=").removeprefix("="))
+    except (SyntaxError, ValueError):
+        return False
+    if holder.get_type(name) is not type(None) or not isinstance(given, dict):
+        return False
+    with holder.ignore_type():
+        holder[name] = ml_collections.ConfigDict(given)
+    return True
 
 
 def _check_override(config: ml_collections.ConfigDict, field: str, override: str) -> None:
@@ -153,9 +177,11 @@ def _check_override(config: ml_collections.ConfigDict, field: str, override: str
         kind = holder.get_type(name)
         holder = holder.get_oneway_ref(name).get() if kind is not type(None) else None
         if kind is type(None):
+            fields = "{'FIELD': VALUE, ...}"
             raise ConfigError(
-                f"{override}: {path} is None in the config, which does not say its type: "
-                "write ml_collections.config_dict.placeholder(TYPE) there"
+                f"{override}: {path} is None in the config, which does not say its type: if it has "
+                f'fields, give them all, --{path}="{fields}"; else write '
+                "ml_collections.config_dict.placeholder(TYPE) in the config file"
             )
         if issubclass(kind, list):
             raise ConfigError(
@@ -213,7 +239,20 @@ def build(cls: type[T], config: Any, path: str = "config") -> T:
     try:
         return cls(**values)
     except (ArkJAXError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(_located(str(error), path, fields)) from error
+
+
+def _located(message: str, path: str, fields: Mapping) -> str:
+    """What a dataclass says against its fields, under the dotted names that these have here.
+
+    It may know some of its place, as in "student.lr is 0", or begin with a field's name.
+    """
+    parts = path.split(".")
+    for known in range(len(parts)):
+        if message.startswith(".".join(parts[known:]) + "."):
+            return ".".join([*parts[:known], message])
+    first = re.match(r"\w*", message)[0]
+    return f"{path}.{message}" if first in fields else f"{path}: {message}"
 
 
 def _get(config: Any, name: str, path: str) -> Any:

@@ -50,27 +50,40 @@ class Task:
     ) -> None:
         self.name, self.total, self.unit, self.done = name, total, unit, done
         self.note = ""
-        self._first = done
         self._show, self._clock = show, clock
-        self._started = clock()
+        self._begin()
         self._lock = threading.Lock()
+
+    def _begin(self) -> None:
+        self._first, self._started = self.done, self._clock()
+        self._warm: tuple[int, float] | None = None
 
     def advance(self, n: int = 1, note: str = "") -> None:
         """Count `n` more units; `note` (a loss, an accuracy) stays until the next one."""
         with self._lock:
             self.done += n
+            if self._warm is None:
+                self._warm = self.done, self._clock()
             self.note = note or self.note
             self._show(self)
 
     def restart(self) -> None:
         """Count rate and time from now on: what was done so far took none, as it was there."""
         with self._lock:
-            self._first, self._started = self.done, self._clock()
+            self._begin()
 
     def describe(self) -> str:
-        """Count, rate of this process, and time left, on one line."""
-        seconds = self._clock() - self._started
-        rate = (self.done - self._first) / seconds if seconds > 0 else 0.0
+        """Count, rate of this process, and time left, on one line.
+
+        While it goes on the rate is that since the first units, in which programs are compiled: to
+        count them would promise hours for what takes minutes. Of all of it, the rate is over all.
+        """
+        now = self._clock()
+        seconds = now - self._started
+        first, started = self._first, self._started
+        if self.done != self.total and self._warm is not None:
+            first, started = self._warm
+        rate = (self.done - first) / (now - started) if now > started else 0.0
         count = f"{self.done:,}"
         if self.total is not None:
             count += f"/{self.total:,}"

@@ -85,6 +85,20 @@ class TeacherConfig:
         """What the tape keeps, of probabilities at a temperature; `seed` of the draws."""
         return TapeFormat(self.tape, self.top_k, self.draws, seed, self.dtype, kd_temperature)
 
+    def check_tape(self, kd_temperature: float) -> None:
+        """Raise ConfigError unless the contexts can be kept on such a tape."""
+        try:
+            self.tape_format(kd_temperature, 0)
+        except ConfigError as error:
+            raise ConfigError(f"config.teacher: {error}") from None
+        contexts = self.contexts
+        if self.tape == "hidden" and contexts.mixture == "arithmetic" and contexts.most > 1:
+            raise ConfigError(
+                "config.teacher.tape is 'hidden', one hidden state a token, and an arithmetic "
+                "mixture of several contexts has none: set config.teacher.contexts.mixture to "
+                "'geometric', or the tape to 'top_k' or 'sampled'"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
@@ -197,6 +211,8 @@ class RunConfig:
         for name in self.students:
             for phase in strategy(name).phases:
                 self.student.check_phase(phase)
+                if phase.needs_tape:
+                    self.teacher.check_tape(self.student.objective.kd_temperature)
         if self.sample.problems < 1:
             raise ConfigError(
                 f"config.sample.problems is {self.sample.problems}: the team needs at least one"

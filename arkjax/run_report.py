@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from arkjax.evaluation.outcomes import Outcomes
@@ -35,6 +35,7 @@ def report(
       ArkJAXError: if a stage is unfinished, damaged, or of another config.
     """
     outcomes, wall, counts, curves, oracle = [], defaultdict(float), {}, {}, set()
+    notes: list[str] = []
     rewards: dict[str, list[dict]] = defaultdict(list)
     for seed in config.seeds:
         session = Session(config, directory, seed, progress)
@@ -49,6 +50,7 @@ def report(
         for student, figures in summaries["evaluate"].get("process_rewards", {}).items():
             rewards[student].append(figures)
         oracle |= set(summaries["evaluate"]["oracle"])
+        notes += _untrained(seed, summaries["distill"].get("kept", {}))
         if seed == config.seeds[0]:
             counts = summaries["synthesize"]["counts"]
             curves = _curves(config, stages["base"].path, stages["distill"].path)
@@ -62,7 +64,7 @@ def report(
         wall_seconds=dict(wall),
         counts=counts,
         process_rewards=rewards,
-        notes=_remote_players(config, session.team),
+        notes=[*_remote_players(config, session.team), *notes],
         oracle=sorted(oracle),
         command=f"arkjax run --config {config.name} --workdir runs/{config.name}",
     )
@@ -85,6 +87,16 @@ def _remote_players(config: RunConfig, team: TeamSpec) -> list[str]:
                 "students answered themselves."
             )
     return notes
+
+
+def _untrained(seed: int, kept: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Sentences about students that training made no better on held-out problems."""
+    return [
+        f"Seed {seed}: {student} has the weights that its last phase began with, since no others "
+        f"did as well on held-out problems ({look['accuracy']:.1%})."
+        for student, look in kept.items()
+        if look["step"] == 0
+    ]
 
 
 def _curves(config: RunConfig, base_path: Path, distill_path: Path) -> dict:

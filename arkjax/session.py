@@ -185,6 +185,7 @@ class Session:
         for split in config.evaluation.splits:
             problems = problems + self.problems(split, config.evaluation.limit or None)
         config.check_players(self.team, self.single)
+        self._check_students()
         self._check_roll_outs()
         limits = {}
         for name in sorted(self._who_plays()):
@@ -202,6 +203,21 @@ class Session:
             own = {name: limits[player] for name, player in players.items()}
             chats = {name: self.players.voice(player).chat for name, player in players.items()}
             check_context(team, problems, chats, own, team_tools(team))
+
+    def _check_students(self) -> None:
+        """What students learn from, and what decides which of their weights are kept."""
+        config = self.config
+        if any(phase.needs_tape for phase in self._phases()):
+            kept = config.teacher.tape_format(config.student.objective.kd_temperature, self.seed)
+            try:
+                kept.meta(self.tokenizer.vocab_size)
+            except ConfigError as error:
+                raise ConfigError(f"config.teacher.top_k: {error}") from None
+        if config.student.held_out:
+            try:
+                self.problems("validation", config.student.held_out)
+            except ConfigError as error:
+                raise ConfigError(f"config.student.held_out: {error}") from None
 
     def _check_roll_outs(self) -> None:
         """What students write anew has to fit into rows and into the engine."""

@@ -112,8 +112,10 @@ class StudentConfig:
                     f"config.student.{field} is None, but the strategy {phase.name!r} needs it: "
                     "give it as configs/quickstart.py does"
                 )
-        if phase.needs_tape and self.objective.divergence == "none":
+        if phase.needs_tape and not self.objective.needs_teacher:
+            field = "divergence" if self.objective.divergence == "none" else "weight"
             raise ConfigError(
-                f"config.student.objective.divergence is 'none', but the strategy {phase.name!r} "
-                "learns the team's distributions: choose a divergence"
+                f"config.student.objective.{field} is {getattr(self.objective, field)!r}, but the "
+                f"strategy {phase.name!r} learns the team's distributions: choose a divergence and "
+                "a weight above 0, or a strategy of words alone"
             )

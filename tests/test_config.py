@@ -1,6 +1,7 @@
 import dataclasses
 import enum
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ from arkjax import config as configs
 from arkjax import shipped
 from arkjax.config import build, load, to_dict
 from arkjax.errors import ArkJAXError, ConfigError, DataError
+from arkjax.models.config import Lora
+from arkjax.run_config import RunConfig
 
 pytestmark = pytest.mark.fast
 
@@ -136,6 +139,48 @@ def test_argument_goes_to_get_config(file):
         load(str(file))
 
 
+def test_what_is_none_is_filled_in_from_a_mapping_of_its_fields(file):
+    config = load(str(file), ["--config.label={'rank': 8, 'alpha': 16.0}", "--config.label.rank=4"])
+    assert config.label.to_dict() == {"rank": 4, "alpha": 16.0}
+
+
+def test_adapters_are_switched_on_from_the_command_line():
+    config = load("tiny", ["--config.student.lora={'rank': 8, 'alpha': 16.0}"])
+    assert build(RunConfig, config).student.lora == Lora(rank=8, alpha=16.0)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("strategy=rsf", "config.student.strategy: unknown strategy 'rsf': did you mean 'rsft'"),
+        ("strategy=rsft_then_da", "write ('rsft', 'da'), its phases in order"),
+        ("strategy=rsft,da", "write ('rsft', 'da'), its phases in order"),
+        ("strategy=student_da", "write 'da', its phases in order"),
+        ("objective.weight=0", "config.student.objective.weight is 0.0, but the strategy"),
+        ("objective.divergence=none", "config.student.objective.divergence is 'none'"),
+    ],
+)
+def test_mistakes_in_how_students_are_trained_are_found_at_once(override, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        build(RunConfig, load("tiny", [f"--config.student.{override}"]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["tape=sampled", "draws=0"], "config.teacher: tape draws are 0; expected 1 to"),
+        (["top_k=0"], "config.teacher: tape k is 0"),
+        (["tape=hidden", "contexts.mixture=arithmetic"], "config.teacher.contexts.mixture"),
+    ],
+)
+def test_a_tape_that_cannot_be_written_is_refused_at_once(overrides, said):
+    given = [f"--config.teacher.{override}" for override in overrides]
+    with pytest.raises(ConfigError, match=said):
+        build(RunConfig, load("tiny", given))
+    # Where no student reads one it does not matter.
+    build(RunConfig, load("tiny", [*given, "--config.students=('student_da',)"]))
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -229,7 +274,7 @@ def test_build_converts_every_kind_of_field():
         ({"student.lr": True}, "config.student.lr is True (bool): expected a number"),
         ({"student.tie": 1}, "config.student.tie is 1 (int): expected true or false"),
         ({"student.stepz": 1}, "unknown field config.student.stepz (did you mean 'steps'?)"),
-        ({"student.steps": 0}, "config.student: steps is 0: it must be >= 1"),
+        ({"student.steps": 0}, "config.student.steps is 0: it must be >= 1"),
         ({"student": 3}, "config.student is 3 (int): expected the fields lr, steps, tie"),
         (
             {"mode": "rsf"},

@@ -133,6 +133,25 @@ def test_one_field_chooses_the_strategy(made, arkjax_command, tmp_path):
     assert done.returncode == 0 and "finished before" in done.stdout + done.stderr
 
 
+def test_a_student_that_training_made_no_better_is_said_to_be_left_as_it_was(
+    made, arkjax_command, tmp_path
+):
+    """Bare answers unlearn the steps that answers come from."""
+    workdir, name = copied(made[0], tmp_path / "held-out"), "control_answer_only"
+    options = (*SHORT, "--config.student.held_out=16", "--config.evaluation.limit=4")
+    common = ("--config", "tiny", "--workdir", workdir, f"--config.students=('{name}',)")
+    done = arkjax_command("run", *common, *options)
+    assert done.returncode == 0, done.stderr
+    assert f"{name}: no look was as good as the " in done.stderr
+    base, student = weights(workdir / "seed-0" / "base"), weights(workdir / "seed-0/distill" / name)
+    assert all(np.array_equal(base[n], student[n]) for n in base)
+    summary = json.loads((workdir / "seed-0/distill/stage.json").read_text())["summary"]
+    assert summary["kept"][name]["step"] == 0 < summary["kept"][name]["accuracy"]
+    report = json.loads((workdir / "report" / "report.json").read_text())
+    [note] = [note for note in report["notes"] if name in note]
+    assert "the weights that its last phase began with" in note
+
+
 def test_own_answers_killed_midway_end_the_same(made, arkjax_command, tmp_path):
     workdir = copied(made[0], tmp_path / "killed")
     students = ("student_on_policy", "student_grpo")

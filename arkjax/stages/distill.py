@@ -11,14 +11,18 @@ from arkjax.models.transformer import Transformer
 from arkjax.session import Session
 from arkjax.stages.learning import Lessons, learn
 from arkjax.synthesis.strategies import Strategy
+from arkjax.training.held_out import best_look
 
 
 def distill(session: Session, path: Path) -> dict:
     """Train every student, the last phase of each from the student that it begins with.
 
+    The summary has the numbers of examples, and `kept`: where held-out problems decided which
+    weights a student has, the step that these are from and their accuracy.
+
     Adapters are merged, so that a student is a model like any other; `adapter/` keeps them alone.
     """
-    examples = {}
+    examples, kept = {}, {}
     for name, strategy in session.strategies.items():
         directory, dataset = path / name, strategy.last.dataset
         rows = Rows.load(session.stage("synthesize").path / dataset.name) if dataset else None
@@ -31,7 +35,9 @@ def distill(session: Session, path: Path) -> dict:
             lessons = Lessons(session, name, directory, student, rows, base)
             _keep(session, learn(lessons, strategy.last), directory, name)
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
-    return {"examples": examples}
+        if look := best_look(directory / "held_out.jsonl"):
+            kept[name] = dict(zip(("step", "accuracy"), look, strict=True))
+    return {"examples": examples} | ({"kept": kept} if kept else {})
 
 
 def _beginning(session: Session, path: Path, strategy: Strategy) -> Transformer:

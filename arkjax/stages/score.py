@@ -15,6 +15,8 @@ def score(session: Session, path: Path) -> dict:
     teacher = session.config.teacher
     tapes = {}
     datasets = {s.last.dataset.name for s in session.strategies.values() if s.last.needs_tape}
+    if not datasets:
+        session.progress.say("score: no student learns distributions over recorded words: no tape")
     for dataset in sorted(datasets):
         rows = Rows.load(session.stage("synthesize").path / dataset)
         live = live_teacher(

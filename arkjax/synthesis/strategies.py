@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -131,9 +132,16 @@ def stack(names: Sequence[str]) -> Strategy:
     """
     for name in names:
         if name not in PHASES:
-            raise ConfigError(f"unknown strategy {name!r}" + _near(name, list(PHASES)))
+            where = f"student.strategy: unknown strategy {name!r}"
+            parts = re.split(rf"{_THEN}|[,\s]+", name.removeprefix(_STUDENT))
+            if name not in parts and all(part in PHASES for part in parts):
+                phases = repr(parts[0] if len(parts) == 1 else tuple(parts))
+                raise ConfigError(f"{where}: write {phases}, its phases in order")
+            raise ConfigError(where + _near(name, list(PHASES)))
     if not names:
-        raise ConfigError(f"a student needs at least one phase: there are {', '.join(PHASES)}")
+        raise ConfigError(
+            f"student.strategy: a student needs at least one phase: there are {', '.join(PHASES)}"
+        )
     return Strategy(tuple(PHASES[name] for name in names))
 
 
@@ -150,7 +158,9 @@ def strategy(name: str) -> Strategy:
         if made.student == name:
             return made
     single = [Strategy((phase,)).student for phase in _PHASES]
-    raise ConfigError(f"unknown student {name!r}" + _near(name, single))
+    near = [difflib.get_close_matches(phase, list(PHASES), 1) for phase in phases]
+    stacks = [_STUDENT + _THEN.join(one for [one] in near)] if all(near) else []
+    raise ConfigError(f"students: unknown student {name!r}" + _near(name, single, stacks))
 
 
 def with_prefixes(students: Sequence[str]) -> dict[str, Strategy]:
@@ -168,7 +178,7 @@ def with_prefixes(students: Sequence[str]) -> dict[str, Strategy]:
     return ordered
 
 
-def _near(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, 1)
+def _near(name: str, names: Sequence[str], further: Sequence[str] = ()) -> str:
+    near = difflib.get_close_matches(name, [*further, *names], 1)
     hint = f": did you mean {near[0]!r}?" if near else "."
     return f"{hint} There are {', '.join(names)}"

@@ -40,7 +40,7 @@ class Checkpoints:
         Args:
           step: how many.
           state: what to write.
-          score: what makes it better than others; of equal ones the earliest is the best.
+          score: what makes it better than others, see `rank`.
 
         Raises:
           StorageError: if an earlier or this state cannot be written.
@@ -84,5 +84,10 @@ class Checkpoints:
             self._manager.close()
 
 
-def _rank(metrics: dict[str, float]) -> tuple[float, float]:
-    return metrics[_SCORE], -metrics[_STEP]
+def rank(step: int, score: float) -> tuple[float, bool, int]:
+    """What orders states: the score; of equal ones the earliest that was trained at all is best."""
+    return score, step > 0, -step
+
+
+def _rank(metrics: dict[str, float]) -> tuple[float, bool, int]:
+    return rank(int(metrics[_STEP]), metrics[_SCORE])

@@ -141,8 +141,8 @@ def run_training(
       only: factors, by the names of trained weights and broadcast to them: where one is 0 nothing
         changes, and weights that are not named change as usual.
       held_out: measures the model on held-out problems at every checkpoint, before the first step
-        and after the last: the weights of the best look are what is returned, the earliest of
-        several equal ones.
+        and after the last: the weights of the best look are what is returned, of equal ones the
+        earliest that were trained at all.
 
     Raises:
       ConfigError: if the batch cannot be spread over the mesh, or the model's weights are quantised
@@ -216,8 +216,10 @@ def run_training(
                     waiting = None
                     if looks or not last:
                         keep(state)
-        if looks and looks.best != int(state.step):
-            _, state = checkpoints.restore(looks.best, state)
+        if looks:
+            progress.say(f"{name}: {looks.found}")
+            if looks.best != int(state.step):
+                _, state = checkpoints.restore(looks.best, state)
     return now(state)
 
 

@@ -60,6 +60,11 @@ def test_a_student_has_one_name(name):
         strategy(name)
 
 
+def test_a_misspelt_stack_is_recognised():
+    with pytest.raises(ConfigError, match="did you mean 'student_rsft_then_da'"):
+        strategy("student_rsft_then_daa")
+
+
 def test_what_later_phases_begin_with_is_trained_before_and_once():
     asked = ["student_rsft_then_da", "student_da", "student_rsft_then_pad", "student_rsft"]
     made = with_prefixes(asked)

@@ -1,6 +1,7 @@
 """Held-out accuracy decides which weights are kept, and when training stops."""
 
 import dataclasses
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from arkjax.distillation.objective import Objective
 from arkjax.progress import Progress
 from arkjax.sharding import ShardingRules
-from arkjax.training.held_out import HeldOutLog
+from arkjax.training.held_out import HeldOutLog, best_look
 from arkjax.training.loop import run_training
 from arkjax.training.metrics import read_metrics
 from arkjax.training.supervised import distillation_loss, rows_feed
@@ -39,9 +40,18 @@ def test_the_weights_of_the_best_look_are_kept(fit, undisturbed, tmp_path):
     assert looks == [(0, 0.1), (2, 0.5), (4, 0.9), (6, 0.3)]
 
 
-def test_where_training_only_harms_the_given_weights_are_kept(model, fit, tmp_path):
-    kept = fit(tmp_path, held_out=Scores(0.6, 0.5, 0.6, 0.1))
-    assert same(kept, model.arrays())
+def test_where_training_only_harms_the_given_weights_are_kept(model, fit, tmp_path, capsys):
+    progress = Progress(stream=sys.stdout)
+    kept = fit(tmp_path, held_out=Scores(0.6, 0.5, 0.5, 0.1), progress=progress)
+    assert same(kept, model.arrays()) and best_look(tmp_path / "held_out.jsonl") == (0, 0.6)
+    assert "no look was as good as the 60.0% that it began with" in capsys.readouterr().out
+
+
+def test_what_is_trained_and_no_worse_is_kept(fit, tmp_path, capsys):
+    scores = Scores(0.6, 0.5, 0.6, 0.6)
+    kept = fit(tmp_path, held_out=scores, progress=Progress(stream=sys.stdout))
+    assert same(kept, scores.seen[2])
+    assert "step 4 is kept, with a held-out accuracy of 60.0%" in capsys.readouterr().out
 
 
 def test_it_stops_when_patience_ends(fit, tmp_path):
