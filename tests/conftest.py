@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -130,12 +131,27 @@ def arkjax_command(shared_folder) -> CommandLine:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(arkjax_command, shared_folder) -> Path:
+def made_once(shared_folder):
+    """A function that makes a folder of that name, unless another of these processes has."""
+
+    def once(name: str, make: Callable[[Path], None]) -> Path:
+        folder, finished = shared_folder / name, shared_folder / f"{name}.finished"
+        with (shared_folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not finished.exists():
+                make(folder)
+                finished.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def tiny_run(arkjax_command, made_once) -> Path:
     """A finished run of configs/tiny.py: to be read or copied, never to be changed."""
-    workdir = shared_folder / "tiny-run"
-    with (shared_folder / "tiny-run.lock").open("w") as lock:
-        # The first process makes it, the others find it finished.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+
+    def make(workdir: Path) -> None:
         done = arkjax_command("run", "--config", "tiny", "--workdir", workdir)
         assert done.returncode == 0, done.stderr
-    return workdir
+
+    return made_once("tiny-run", make)
