@@ -245,14 +245,14 @@ def build(cls: type[T], config: Any, path: str = "config") -> T:
 def _located(message: str, path: str, fields: Mapping) -> str:
     """What a dataclass says against its fields, under the dotted names that these have here.
 
-    It may know some of its place, as in "student.lr is 0", or begin with a field's name.
+    It may know some of its place, as in "student.lr is 0", or begin with a field: "lr is 0".
     """
     parts = path.split(".")
     for known in range(len(parts)):
         if message.startswith(".".join(parts[known:]) + "."):
             return ".".join([*parts[:known], message])
-    first = re.match(r"\w*", message)[0]
-    return f"{path}.{message}" if first in fields else f"{path}: {message}"
+    first = re.match(r"(\w+)(?: is |[.:\[])", message)
+    return f"{path}.{message}" if first and first[1] in fields else f"{path}: {message}"
 
 
 def _get(config: Any, name: str, path: str) -> Any:

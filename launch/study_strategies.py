@@ -56,13 +56,20 @@ def run(config: str, workdir: Path, overrides: list[str]) -> None:
 def share(source: Path, target: Path) -> None:
     """What all variants have in common: finished stages, and the calls of what is not trained."""
     for stage in SHARED:
-        if not (target / stage / "stage.json").exists():
-            shutil.rmtree(target / stage, ignore_errors=True)
-            shutil.copytree(source / stage, target / stage)
-    if not (target / "evaluate").exists():
+        copy(source / stage, target / stage)
+    if not (target / "evaluate" / "stage.json").exists():
         for split in (s for s in (source / "evaluate").iterdir() if s.is_dir()):
             for system in (s for s in UNTRAINED if (split / s).exists()):
-                shutil.copytree(split / system, target / "evaluate" / split.name / system)
+                copy(split / system, target / "evaluate" / split.name / system)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a directory, whole or not at all, unless it is there."""
+    if not target.exists():
+        partial = target.with_name(f"{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(source, partial)
+        partial.rename(target)
 
 
 def outcomes_of(workdir: Path, seeds: tuple[int, ...]) -> Outcomes:
