@@ -26,7 +26,6 @@ from arkjax.shipped import shipped_path
 CONFIG = "strategies"
 VARIANTS = tuple(runpy.run_path(str(shipped_path(f"configs/{CONFIG}.py")))["VARIANTS"])
 SHARED = ("base", "sample")
-UNTRAINED = ("base", "self_consistency", "role_vote", "team")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -54,22 +53,13 @@ def run(config: str, workdir: Path, overrides: list[str]) -> None:
 
 
 def share(source: Path, target: Path) -> None:
-    """What all variants have in common: finished stages, and the calls of what is not trained."""
+    """The finished stages that all variants have in common, each copied whole or not at all."""
     for stage in SHARED:
-        copy(source / stage, target / stage)
-    if not (target / "evaluate" / "stage.json").exists():
-        for split in (s for s in (source / "evaluate").iterdir() if s.is_dir()):
-            for system in (s for s in UNTRAINED if (split / s).exists()):
-                copy(split / system, target / "evaluate" / split.name / system)
-
-
-def copy(source: Path, target: Path) -> None:
-    """Copy a directory, whole or not at all, unless it is there."""
-    if not target.exists():
-        partial = target.with_name(f"{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(source, partial)
-        partial.rename(target)
+        if not (target / stage).exists():
+            partial = target / f"{stage}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(source / stage, partial)
+            partial.rename(target / stage)
 
 
 def outcomes_of(workdir: Path, seeds: tuple[int, ...]) -> Outcomes:
