@@ -21,6 +21,7 @@ from arkjax.config import build, load
 from arkjax.evaluation.outcomes import Outcomes
 from arkjax.reporting.report import build_report, standard_claims, write_report
 from arkjax.run_config import RunConfig
+from arkjax.rundir import RunDirectory
 from arkjax.shipped import shipped_path
 
 CONFIG = "strategies"
@@ -38,8 +39,9 @@ def main(arguments: list[str] | None = None) -> None:
     run(CONFIG, whole, overrides)
     seeds = build(RunConfig, load(CONFIG, overrides)).seeds
     for variant in VARIANTS:
-        for seed in seeds:
-            share(whole / f"seed-{seed}", options.workdir / variant / f"seed-{seed}")
+        with RunDirectory(options.workdir / variant) as directory:
+            for seed in seeds:
+                share(whole / f"seed-{seed}", directory.root / f"seed-{seed}")
         run(f"{CONFIG}:{variant}", options.workdir / variant, overrides)
     report = combined(options.workdir, seeds)
     write_report(options.workdir / "report", report, curves={}, debates=[])
