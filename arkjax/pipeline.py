@@ -70,7 +70,12 @@ def _ahead(session: Session, stages: Sequence[str], redo: str | None) -> list[st
     """The stages that are going to be done: the unfinished ones, and those to be done anew."""
     names = [name for name in stages if name != "report"]
     again = names[names.index(redo) :] if redo in names else []
-    return [name for name in names if name in again or not session.stage(name).finished]
+    return [name for name in names if name in again or not _finished(session, name)]
+
+
+def _finished(session: Session, name: str) -> bool:
+    stage = session.stage(name)
+    return stage.finished and not stage.missing(session.inputs(name))
 
 
 def _clear(session: Session, redo: str | None) -> None:
@@ -89,15 +94,14 @@ def _do(session: Session, name: str) -> None:
     stage = session.stage(name)
     previous = list(STAGES)[: list(STAGES).index(name)]
     for earlier in previous:
-        session.stage(earlier).summary()
-        session.stage(earlier).check(session.inputs(earlier))
+        session.stage(earlier).require(session.inputs(earlier))
     if stage.begin(session.inputs(name)):
         session.progress.say(f"seed {session.seed}, {name}: finished before")
         return
     started = time.monotonic()
     summary = STAGES[name](session, stage.path)
     seconds = time.monotonic() - started
-    stage.finish({**summary, "seconds": seconds})
+    stage.finish({**summary, "seconds": stage.seconds() + seconds})
     session.progress.say(f"seed {session.seed}, {name}: done in {seconds:.0f} s")
 
 

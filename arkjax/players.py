@@ -49,7 +49,7 @@ class Players:
     chat: Chat
     load: Callable[[str], Transformer]
     progress: Progress
-    _student: tuple[str, Engine] | None = dataclasses.field(default=None, init=False, repr=False)
+    _student: Rota | None = dataclasses.field(default=None, init=False, repr=False)
 
     @functools.cached_property
     def remotes(self) -> Remotes:
@@ -109,16 +109,13 @@ class Players:
             return self.rota[name]
         if name == BASE:
             return self.base_engine
-        if self._student is None or self._student[0] != name:
-            self._student = None
-            self._student = (name, self._engine(name))
-        return self._student[1]
+        return self._alone(name)[name]
 
     def engine(self, name: str) -> Engine:
         """The engine of a model here; one that takes turns is there until another's."""
         if name in self.rota:
             return self.rota.take(name)
-        return self.generator(name)
+        return self.base_engine if name == BASE else self._alone(name).take(name)
 
     def generators(self, players: Mapping[str, str], task: Task) -> dict[str, Generator]:
         """The generator of each name that a team gives a model; servers are watched.
@@ -159,6 +156,16 @@ class Players:
             self.config.models_at_once,
             self.progress.say,
         )
+
+    def _alone(self, student: str) -> Rota:
+        """A rota of one student; it reads the student at its first call, if there is one."""
+        if self._student is None or student not in self._student:
+            if self._student is not None:
+                self._student.close()
+            longest = self.config.engine.length_classes[-1]
+            opened = {student: functools.partial(self._engine, student)}
+            self._student = Rota(opened, {student: longest})
+        return self._student
 
     def _engine(self, name: str) -> Engine:
         if name not in self.config.models:

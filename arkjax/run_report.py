@@ -40,19 +40,22 @@ def report(
     for seed in config.seeds:
         session = Session(config, directory, seed, progress)
         stages = {name: session.stage(name) for name in names}
-        summaries = {name: stage.summary() for name, stage in stages.items()}
-        for name, stage in stages.items():
-            stage.check(session.inputs(name))
+        summaries = {n: stage.require(session.inputs(n)) for n, stage in stages.items()}
         stages["evaluate"].verify()
-        outcomes.append(Outcomes.load(stages["evaluate"].path / "outcomes.parquet"))
+        evaluated, trained = (summaries[name]["parts"] for name in ("evaluate", "distill"))
+        answered = Outcomes.load(stages["evaluate"].path / "outcomes.parquet")
+        outcomes.append(answered.without(evaluated.keys() - set(config.students)))
         for name, summary in summaries.items():
             wall[name] += summary["seconds"]
-        for student, figures in summaries["evaluate"].get("process_rewards", {}).items():
-            rewards[student].append(figures)
+        for student in config.students:
+            if figures := evaluated[student].get("process_rewards"):
+                rewards[student].append(figures)
         oracle |= set(summaries["evaluate"]["oracle"])
-        notes += _untrained(seed, summaries["distill"].get("kept", {}))
+        kept = {name: trained[name].get("kept") for name in session.strategies}
+        notes += _untrained(seed, {name: look for name, look in kept.items() if look})
         if seed == config.seeds[0]:
-            counts = summaries["synthesize"]["counts"]
+            counted = summaries["synthesize"]["parts"]
+            counts = {name: counted[name] for name in session.datasets}
             curves = _curves(config, stages["base"].path, stages["distill"].path)
             debates = json.loads((stages["evaluate"].path / "debates.json").read_text())
     built = build_report(

@@ -7,6 +7,9 @@
 
 A process may be killed at any point: a stage counts as finished only once its `stage.json`, written
 last and at once, says so.
+
+A stage may be made of parts, such as students, each with inputs of its own: those are
+`inputs["parts"]`, by name. It can be taken up again for further parts, and keeps those it has.
 """
 
 import contextlib
@@ -47,6 +50,7 @@ __all__ = [
 _HASHED_ON_VERIFY = 64 * 2**20
 _SHOWN_DIFFERENCES = 8
 _SIGNATURE = "arkjax run directory"
+_PARTS = "parts"
 # Some network file systems know no locks; there only the pid in the lock file can tell.
 _LOCKS_UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 
@@ -75,6 +79,17 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
                 yield from _differences(old[key], new[key], field)
     elif old != new:
         yield f"{path}: {json.dumps(old)} -> {json.dumps(new)}"
+
+
+def _apart(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Inputs of a stage as a whole, and of its parts."""
+    whole = dict(inputs)
+    return whole, whole.pop(_PARTS, {})
+
+
+def _made(state: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Summaries of the parts that a state records as finished."""
+    return {} if state is None else state.get("summary", {}).get(_PARTS, {})
 
 
 class StageDirectory:
@@ -107,6 +122,8 @@ class StageDirectory:
             raise DataError(f"{error}; {self._redo}") from error
         if state.get("status") not in ("running", "done") or "inputs" not in state:
             raise DataError(f"{self._state_path} is damaged: no status or inputs; {self._redo}")
+        if not all(isinstance(state.get(name, {}), dict) for name in ("summary", "files")):
+            raise DataError(f"{self._state_path} is damaged: no files or summary; {self._redo}")
         return state
 
     def made_from(self) -> dict[str, Any]:
@@ -118,17 +135,38 @@ class StageDirectory:
         state = self._state()
         return {} if state is None else state["inputs"]
 
+    def made(self) -> dict[str, Any]:
+        """The summaries of the parts that are finished, by name; also while others are made.
+
+        Raises:
+          DataError: if its state is damaged.
+        """
+        return _made(self._state())
+
+    def seconds(self) -> float:
+        """What a finished summary says of the time that the stage took, before further parts."""
+        state = self._state() or {}
+        return state.get("summary", {}).get("seconds", 0.0)
+
     def check(self, inputs: Mapping[str, Any]) -> None:
         """Make sure that the stage, if it was begun at all, is made from these `inputs`.
+
+        Parts that only one side has are no difference.
 
         Raises:
           StaleArtifactError: if it was begun with others; names those that differ.
           DataError: if its state is damaged.
         """
-        state, inputs = self._state(), plain(inputs)
-        if state is None or content_hash(state["inputs"]) == content_hash(inputs):
+        state = self._state()
+        if state is None:
             return
-        changes = list(_differences(state["inputs"], json.loads(json.dumps(inputs))))
+        new, parts = _apart(json.loads(json.dumps(plain(inputs))))
+        old, begun = _apart(state["inputs"])
+        common = begun.keys() & parts.keys()
+        changes = list(_differences(old, new))
+        changes += _differences({n: begun[n] for n in common}, {n: parts[n] for n in common})
+        if not changes:
+            return
         more = len(changes) - _SHOWN_DIFFERENCES
         shown = ", ".join(changes[:_SHOWN_DIFFERENCES]) + (f", and {more} more" * (more > 0))
         raise StaleArtifactError(
@@ -139,7 +177,8 @@ class StageDirectory:
     def begin(self, inputs: Mapping[str, Any]) -> bool:
         """Take up the stage. True if it is finished, whole, and made from the same `inputs`.
 
-        When False, what an interrupted run of the stage has finished writing is still there.
+        When False, what an interrupted run of the stage has finished writing is still there, and so
+        are the parts that are `made`.
 
         Raises:
           StaleArtifactError: if the stage was begun with other inputs; names those that differ.
@@ -150,18 +189,25 @@ class StageDirectory:
         inputs, state = plain(inputs), self._state()
         if state is not None and state["status"] == "done":
             self.verify()
-            return True
+            if not self.missing(inputs):
+                return True
         with storage_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.path)
             if state is None and any(self.path.iterdir()):
                 raise DataError(f"{self.path} holds files but no stage.json; {self._redo}")
-        if state is None:
-            self._write({"status": "running", "inputs": inputs})
+        begun = (state or {}) | {"status": "running", "inputs": dict(inputs)}
+        if state is not None and _PARTS in inputs:
+            begun["inputs"][_PARTS] = state["inputs"].get(_PARTS, {}) | inputs[_PARTS]
+        if begun != state:
+            self._write(begun)
         return False
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Record the stage as finished, with `summary` and the size and hash of each of its files.
+
+        Of a stage with parts `summary["parts"]` are the summaries of those that were made now;
+        those of the others stay.
 
         Raises:
           StorageError: if a file cannot be flushed to the disk or `stage.json` not be written.
@@ -169,14 +215,23 @@ class StageDirectory:
         state = self._state()
         if state is None:
             raise RuntimeError(f"finish() of stage {self.name} without begin()")
+        kept, known = _made(state), state.get("files", {})
+        if _PARTS in state["inputs"]:
+            summary = {**summary, _PARTS: kept | dict(summary.get(_PARTS, {}))}
         files = {}
         with storage_errors(self.path):
             remove_leftovers(self.path)
             for path in sorted(self.path.rglob("*")):
-                if path.is_file() and path != self._state_path:
+                if not path.is_file() or path == self._state_path:
+                    continue
+                name = path.relative_to(self.path)
+                files[name.as_posix()] = recorded = {"bytes": path.stat().st_size}
+                before = known.get(name.as_posix(), {}) if name.parts[0] in kept else {}
+                if before.get("bytes") == recorded["bytes"]:  # `begin` has verified it.
+                    recorded["sha256"] = before["sha256"]
+                else:
                     flush(path)
-                    name = path.relative_to(self.path).as_posix()
-                    files[name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+                    recorded["sha256"] = sha256_file(path)
         self._write(
             {"status": "done", "inputs": state["inputs"], "summary": summary, "files": files}
         )
@@ -213,7 +268,7 @@ class StageDirectory:
                 f"{self.path} is not finished: run `arkjax {self.name} --workdir {self._root} "
                 "--config ...` first"
             )
-        if not isinstance(state.get("files"), dict) or "summary" not in state:
+        if "files" not in state or "summary" not in state:
             raise DataError(f"{self._state_path} is damaged: no files or summary; {self._redo}")
         return state
 
@@ -222,6 +277,26 @@ class StageDirectory:
         """Whether the stage is recorded as finished; says nothing of its inputs."""
         state = self._state()
         return state is not None and state["status"] == "done"
+
+    def missing(self, inputs: Mapping[str, Any]) -> set[str]:
+        """The parts that `inputs` name and that are not made yet; says nothing of what from."""
+        return inputs.get(_PARTS, {}).keys() - self.made().keys()
+
+    def require(self, inputs: Mapping[str, Any]) -> dict:
+        """The summary of a stage that is finished with all its parts and made from `inputs`.
+
+        Raises:
+          StaleArtifactError: if it was made from others; names those that differ.
+          DataError: if it is not finished, lacks a part, or its state is damaged.
+        """
+        summary = self._finished()["summary"]
+        self.check(inputs)
+        if missing := self.missing(inputs):
+            raise DataError(
+                f"{self.path} has no {', '.join(sorted(missing))} yet: run `arkjax {self.name} "
+                f"--workdir {self._root} --config ...` first"
+            )
+        return summary
 
     def summary(self) -> dict:
         """What `finish` was given. Raises DataError if the stage is not finished."""

@@ -12,13 +12,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from arkjax.config import to_dict
 from arkjax.errors import ConfigError, DataError
 from arkjax.models.huggingface.opening import find
 from arkjax.models.huggingface.reading import read_checkpoint
 from arkjax.models.placement import load_model
 from arkjax.models.quantized import check_quantization
 from arkjax.models.transformer import Transformer
+from arkjax.origins import Origins, whole
 from arkjax.players import Players, open_tokenizer
 from arkjax.progress import Progress
 from arkjax.run_config import BASE, RunConfig
@@ -276,7 +276,11 @@ class Session:
             return self.players.remotes.identity(name)
         if name in self.config.models:
             return self.players.local_id(name)
-        made_from = self.inputs("base" if name == "base" else "distill")
+        if name == BASE:
+            made_from = self.inputs("base")
+        else:
+            inputs = self.inputs("distill")
+            made_from = whole(inputs) | {"student": inputs["parts"][name]}
         return f"{name}-{content_hash(made_from)[:16]}"
 
     def play(
@@ -361,63 +365,20 @@ class Session:
         if "players" in self.__dict__:
             self.players.close()
 
-    # --- what each stage is made from ------------------------------------------------------------
-
     def inputs(self, stage: str) -> dict[str, Any]:
-        """Everything that a stage's artifacts depend on, those of earlier stages included."""
-        c = to_dict(self.config)
-        base = {
-            "seed": self.seed,
-            "task": c["task"],
-            "tokenizer": self.tokenizer.hash,
-            "base": c["base"],
+        """Everything that a stage's artifacts depend on: see `Origins.inputs`."""
+        return self._origins.inputs(stage)
+
+    @functools.cached_property
+    def _origins(self) -> Origins:
+        players = sorted(self._who_plays() - {BASE})
+        others = {
+            kind: {n: self.model_id(n) for n in players if n in getattr(self.config, kind)}
+            for kind in ("remotes", "models")
         }
-        if not self.config.base.checkpoint:
-            base |= {"world": c["world"], "model": c["model"]}
-        sample = base | {
-            "world": c["world"],
-            "team": to_dict(self.team),
-            "sample": c["sample"],
-        }
-        # Sizes of the engine change no token, but in what it keeps its numbers does. Named only
-        # where it is not the model's, so that a run without it goes on as before.
-        engine = {name: c["engine"][name] for name in ("cache", "weights")}
-        if set(engine.values()) != {"model"}:
-            sample["engine"] = engine
-        others = sorted(self._who_plays() - {BASE})
-        for kind in ("remotes", "models"):
-            if named := [name for name in others if name in getattr(self.config, kind)]:
-                sample["policy"] = self.config.policy
-                sample[kind] = {name: self.model_id(name) for name in named}
-        if self.chat.identity:
-            sample["chat_template"] = self.chat.identity
-        synthesize = sample | {
-            "synthesis": self.config.to_dict()["synthesis"],
-            "students": c["students"],
-            "student": {"row_length": c["student"]["row_length"]},
-        }
-        score = synthesize | {"teacher": c["teacher"]}
-        score["student"] = score["student"] | {
-            "kd_temperature": c["student"]["objective"]["kd_temperature"]
-        }
-        # Of phases that no student goes through nothing depends.
-        learned = {phase.learns for phase in self._phases()}
-        used = {"on_policy": {"on_policy"}, "policy": {"pad", "grpo"}, "reward_model": {"pad"}}
-        student = {
-            name: value
-            for name, value in c["student"].items()
-            if name not in used or used[name] & learned
-        }
-        distill = score | {"student": student}
-        evaluate = distill | {"evaluation": c["evaluation"]}
-        return {
-            "base": base,
-            "sample": sample,
-            "synthesize": synthesize,
-            "score": score,
-            "distill": distill,
-            "evaluate": evaluate,
-        }[stage]
+        return Origins(
+            self.config, self.seed, self.team, self.tokenizer.hash, self.chat.identity, others
+        )
 
 
 def device_facts() -> dict[str, Any]:

@@ -15,8 +15,12 @@ import pytest
 # JAX reads these when it is first imported, so they are set before any test module is.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
-# Tests compile far more than they compute, so LLVM need not try hard.
-_FLAGS = {"--xla_force_host_platform_device_count": 8, "--xla_backend_optimization_level": 0}
+# Tests compile far more than they compute: LLVM need not try hard, nor split small programs.
+_FLAGS = {
+    "--xla_force_host_platform_device_count": 8,
+    "--xla_backend_optimization_level": 0,
+    "--xla_cpu_parallel_codegen_split_count": 1,
+}
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     # XLA's older emitters, which later versions have no more, compile twice as fast.
     _FLAGS["--xla_cpu_use_fusion_emitters"] = "false"
@@ -33,6 +37,12 @@ def pytest_configure(config):
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "fast: quick; also run on the newest supported Python")
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
+
+
+def pytest_collection_modifyitems(items):
+    # Whole runs first: one of several processes makes them while the others, which begin elsewhere
+    # in this list, test the rest and need not wait for them.
+    items.sort(key=lambda item: "arkjax_command" not in item.fixturenames)
 
 
 def pytest_runtest_setup(item):

@@ -19,7 +19,7 @@ FLOORS = [
     {"distillation", "reporting"},
     {"training"},
     {"config", "run_config", "student_config"},
-    {"players", "session"},
+    {"players", "origins", "session"},
     {"stages"},
     {"api", "pipeline", "run_report", "convert", "records", "serving"},
     {"chat", "doctor", "cli", "__main__"},

@@ -174,6 +174,49 @@ def test_other_inputs_are_named_field_by_field(tmp_path):
     assert not stage.begin(changed)
 
 
+def test_a_stage_is_taken_up_again_for_further_parts(tmp_path):
+    """What it has stays: files, summaries, and what these were made from."""
+
+    def inputs(**parts: int) -> dict:
+        return {"lr": 1, "parts": {name: {"steps": steps} for name, steps in parts.items()}}
+
+    def make(name: str) -> None:
+        (stage.path / name).mkdir()
+        (stage.path / name / "model.bin").write_bytes(name.encode() * 5)
+
+    with RunDirectory(tmp_path) as run:
+        stage = run.stage(0, "distill")
+        assert not stage.begin(inputs(a=1)) and stage.made() == {}
+        make("a")
+        stage.finish({"n": 1, "seconds": 2.0, "parts": {"a": {"kept": 3}}})
+        assert stage.begin(inputs(a=1)) and stage.require(inputs(a=1))["n"] == 1
+        with pytest.raises(DataError, match="has no b, c yet: run `arkjax distill --workdir"):
+            stage.require(inputs(a=1, c=1, b=1))
+
+        assert not stage.begin(inputs(b=2))
+        make("b")
+        # Killed here, and begun again: for others, then for the same.
+        with pytest.raises(DataError, match="is not finished"):
+            stage.require(inputs(a=1))
+        assert not stage.begin(inputs(a=1)) and not stage.begin(inputs(b=2))
+        assert stage.made() == {"a": {"kept": 3}} and stage.seconds() == 2.0
+        assert stage.missing(inputs(a=1, b=2)) == {"b"}
+        with pytest.raises(StaleArtifactError, match=r"\(b.steps: 2 -> 3\)"):
+            stage.begin(inputs(b=3))
+        stage.finish({"n": 2, "parts": {"b": {}}})
+
+        assert stage.begin(inputs(a=1)) and stage.begin(inputs(b=2)) and stage.begin(inputs())
+        assert stage.summary() == {"n": 2, "parts": {"a": {"kept": 3}, "b": {}}}
+        with pytest.raises(StaleArtifactError, match=r"\(a.steps: 1 -> 2\)"):
+            stage.begin(inputs(a=2, c=1))
+        with pytest.raises(StaleArtifactError, match=r"\(lr: 1 -> 2\)"):
+            stage.begin(inputs(a=1) | {"lr": 2})
+        # Nothing is added to what is damaged.
+        (stage.path / "a" / "model.bin").write_bytes(b"bbbbb")
+        with pytest.raises(DataError, match="its hash is not the recorded one"):
+            stage.begin(inputs(c=1))
+
+
 def test_many_changes_stay_one_readable_line(tmp_path):
     stage = finished_stage(tmp_path, {str(i): i for i in range(20)})
     with pytest.raises(StaleArtifactError, match="and 12 more"):

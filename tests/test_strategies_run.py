@@ -116,26 +116,59 @@ def test_bytes_of_the_tape_are_said(made):
     assert "da: top_k tape, " in said and " bytes a token, " in said
 
 
-def test_one_field_chooses_the_strategy(made, arkjax_command, tmp_path):
+def test_students_are_added_one_by_one(made, arkjax_command, tmp_path):
+    """One field chooses the strategy. What a run has stays, and all end as in a run of all."""
     workdir = copied(made[0], tmp_path / "one")
     common = ("--config", "tiny", "--workdir", workdir, *SHORT)
-    only = (*common, "--config.student.strategy=('rsft', 'da')")
-    for command in ("synthesize", "score", "distill"):
-        done = arkjax_command(command, *only)
-        assert done.returncode == 0, done.stderr
     distill = workdir / "seed-0" / "distill"
-    assert {p.name for p in distill.iterdir() if p.is_dir()} == {
-        "student_rsft",
-        "student_rsft_then_da",
-    }
-    # The very students that they are in a run with many.
-    for name in ("student_rsft", "student_rsft_then_da"):
-        whole = weights(made[0] / "seed-0" / "distill" / name)
-        alone = weights(distill / name)
+
+    def add(choice: str, *further: str) -> str:
+        done = arkjax_command("run", *common, choice, *further)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def made_at() -> dict[str, int]:
+        models = distill.glob("*/model")
+        return {path.parent.name: path.stat().st_mtime_ns for path in models}
+
+    def figures(run: Path) -> dict[str, dict]:
+        systems = json.loads((run / "report/report.json").read_text())["splits"]["test"]["systems"]
+        wanted = ("accuracy", "ci95", "calls", "generated_tokens")
+        return {n: {field: system[field] for field in wanted} for n, system in systems.items()}
+
+    every = figures(made[0])
+    shared = every.keys() - set(made[1])
+    add("--config.student.strategy=logit")
+    first = made_at()
+    assert first.keys() == {"student_logit"} == figures(workdir).keys() - shared
+    add("--config.student.strategy=('rsft', 'da')")
+    second = made_at()
+    assert second.keys() == first.keys() | {"student_rsft", "student_rsft_then_da"}
+    assert figures(workdir).keys() - shared == {"student_rsft_then_da"}
+    all_three = ("student_logit", "student_rsft_then_da", "student_grpo")
+    said = add(f"--config.students={all_three}")
+    assert "student_logit" not in said.partition("student_grpo")[0]  # Nothing of it is done again.
+    third = made_at()
+    assert third.keys() == second.keys() | {"student_grpo"}
+    assert first.items() <= second.items() <= third.items()
+    found = figures(workdir)
+    assert found.keys() == shared | set(all_three)
+    assert all(found[name] == every[name] for name in found)
+    for name in third:
+        whole, alone = weights(made[0] / "seed-0/distill" / name), weights(distill / name)
         assert all(np.array_equal(whole[n], alone[n]) for n in whole), name
-    named = (*common, "--config.students=('student_rsft_then_da',)")
-    done = arkjax_command("distill", *named)
-    assert done.returncode == 0 and "finished before" in done.stdout + done.stderr
+
+    # Fields that only others read may change; those of a student here may not.
+    other = "--config.student.policy.train.steps=3"
+    said = add("--config.student.strategy=logit", other)
+    assert said.count("finished before") == 6 and figures(workdir).keys() - shared == first.keys()
+    done = arkjax_command("distill", *common, f"--config.students={all_three}", other)
+    assert done.returncode == 4
+    assert "student_grpo.policy.train.steps: 2 -> 3" in done.stderr and "--redo" in done.stderr
+    assert made_at() == third
+    done = arkjax_command("distill", *common, "--config.student.strategy=da_unverified")
+    assert done.returncode == 3
+    assert "synthesize has no da_unverified yet: run `arkjax synthesize" in done.stderr
 
 
 def test_a_student_that_training_made_no_better_is_said_to_be_left_as_it_was(
@@ -156,7 +189,8 @@ def test_a_student_that_training_made_no_better_is_said_to_be_left_as_it_was(
     base, student = weights(workdir / "seed-0" / "base"), weights(workdir / "seed-0/distill" / name)
     assert all(np.array_equal(base[n], student[n]) for n in base)
     summary = json.loads((workdir / "seed-0/distill/stage.json").read_text())["summary"]
-    assert summary["kept"][name]["step"] == 0 < summary["kept"][name]["accuracy"]
+    kept = summary["parts"][name]["kept"]
+    assert kept["step"] == 0 < kept["accuracy"]
     report = json.loads((workdir / "report" / "report.json").read_text())
     [note] = [note for note in report["notes"] if name in note]
     assert "the weights that its last phase began with" in note

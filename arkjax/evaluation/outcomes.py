@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,11 @@ class Outcomes:
         if not tables:
             return cls.from_records([])
         return cls({name: np.concatenate([table[name] for table in tables]) for name in FIELDS})
+
+    def without(self, systems: Collection[str]) -> "Outcomes":
+        """The rows of all other systems, in order."""
+        kept = ~np.isin(self.columns["system"], sorted(systems))
+        return Outcomes({name: column[kept] for name, column in self.columns.items()})
 
     def records(self) -> list[Outcome]:
         """The rows as `Outcome` objects."""

@@ -17,16 +17,19 @@ from arkjax.training.held_out import best_look
 def distill(session: Session, path: Path) -> dict:
     """Train every student, the last phase of each from the student that it begins with.
 
-    The summary has the numbers of examples, and `kept`: where held-out problems decided which
-    weights a student has, the step that these are from and their accuracy.
+    Its parts are the students. Their summaries have the number of examples, and `kept`: where
+    held-out problems decided which weights a student has, the step that these are from and their
+    accuracy.
 
     Adapters are merged, so that a student is a model like any other; `adapter/` keeps them alone.
     """
-    examples, kept = {}, {}
+    students, made = {}, session.stage("distill").made()
     for name, strategy in session.strategies.items():
+        if name in made:
+            continue
         directory, dataset = path / name, strategy.last.dataset
         rows = Rows.load(session.stage("synthesize").path / dataset.name) if dataset else None
-        examples[name] = len(rows.placements) if rows else len(session.training_problems)
+        examples = len(rows.placements) if rows else len(session.training_problems)
         if not (directory / "model").exists():
             beginning = _beginning(session, path, strategy)
             # Under adapters the student and what teaches it then share the base's weights.
@@ -35,9 +38,10 @@ def distill(session: Session, path: Path) -> dict:
             lessons = Lessons(session, name, directory, student, rows, base)
             _keep(session, learn(lessons, strategy.last), directory, name)
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+        students[name] = {"examples": examples}
         if look := best_look(directory / "held_out.jsonl"):
-            kept[name] = dict(zip(("step", "accuracy"), look, strict=True))
-    return {"examples": examples} | ({"kept": kept} if kept else {})
+            students[name]["kept"] = dict(zip(("step", "accuracy"), look, strict=True))
+    return {"parts": students}
 
 
 def _beginning(session: Session, path: Path, strategy: Strategy) -> Transformer:

@@ -1,6 +1,5 @@
 """The evaluate stage: every system on the same problems."""
 
-import dataclasses
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -15,8 +14,12 @@ from arkjax.trajectories.store import CallStore
 
 
 def evaluate(session: Session, path: Path) -> dict:
-    """Every system on the same problems: outcomes, costs, and debates to read."""
-    config = session.config
+    """Every system on the same problems: outcomes, costs, and debates to read.
+
+    Its parts are the students; their summaries have the figures of their reward models. What
+    students answered that this config does not name stays among the outcomes.
+    """
+    config, made = session.config, session.stage("evaluate").made()
     samples = session.stage("sample").summary()["samples_for_budget"]
     compared = systems(
         session.team,
@@ -63,12 +66,23 @@ def evaluate(session: Session, path: Path) -> dict:
             }
         record = debate_record(debate, session.task.grader, split=split, student=alone)
         debates_to_read.append(record)
-    Outcomes.from_records([dataclasses.asdict(o) for o in records]).save(path / "outcomes.parquet")
+    if others := made.keys() - set(config.students):
+        before = Outcomes.load(path / "outcomes.parquet").records()
+        records += [outcome for outcome in before if outcome.system in others]
+    Outcomes.from_records(records).save(path / "outcomes.parquet")
     write_atomic(path / "debates.json", json.dumps(choose_debates(debates_to_read), indent=1))
     rewards = process_rewards(
         session,
+        [name for name in config.students if name not in made],
         path / split / "self_consistency",
         session.problems(split, config.evaluation.limit or None),
     )
-    oracle = [system.name for system in compared if system.team.uses_oracle]
-    return {"samples_for_budget": samples, "oracle": oracle, "process_rewards": rewards}
+    return {
+        "samples_for_budget": samples,
+        "oracle": [system.name for system in compared if system.team.uses_oracle],
+        "parts": {
+            name: {"process_rewards": rewards[name]} if name in rewards else {}
+            for name in config.students
+            if name not in made
+        },
+    }

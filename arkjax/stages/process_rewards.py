@@ -2,14 +2,14 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from arkjax.evaluation.process import ScoredAnswer, best_of_n, step_quality
 from arkjax.session import Session
 from arkjax.synthesis.steps import spans, step_ends
-from arkjax.synthesis.strategies import Strategy
+from arkjax.synthesis.strategies import Strategy, strategy
 from arkjax.tasks.problems import Problem, StepGrader
 from arkjax.training.reward_model import RewardModel, load_reward_model
 from arkjax.training.reward_scoring import InSteps
@@ -20,8 +20,10 @@ from arkjax.trajectories.store import CallStore
 _CHOOSING = 64
 
 
-def process_rewards(session: Session, samples: Path, problems: Iterable[Problem]) -> dict:
-    """Figures of each student's reward model, by student; nothing without reward models.
+def process_rewards(
+    session: Session, students: Collection[str], samples: Path, problems: Iterable[Problem]
+) -> dict:
+    """Figures of some students' reward models, by student; nothing without reward models.
 
     Samples are the single agent's, as `self_consistency` has drawn them: choosing the best of them
     by reward is compared with its vote. Where a task's steps can be graded, first errors are found
@@ -29,10 +31,11 @@ def process_rewards(session: Session, samples: Path, problems: Iterable[Problem]
 
     Args:
       session: of the run, its students trained.
+      students: whose.
       samples: the record of `self_consistency`.
       problems: that it was about.
     """
-    trained = {n: s for n, s in session.strategies.items() if s.last.learns == "pad"}
+    trained = {n: strategy(n) for n in students if strategy(n).last.learns == "pad"}
     if not trained:
         return {}
     by_id = {problem.id: problem for problem in problems}
@@ -41,15 +44,15 @@ def process_rewards(session: Session, samples: Path, problems: Iterable[Problem]
     if not calls:
         return {}
     return {
-        name: _figures(session, _scored(session, _load(session, name, strategy), calls, by_id))
-        for name, strategy in trained.items()
+        name: _figures(session, _scored(session, _load(session, name, made), calls, by_id))
+        for name, made in trained.items()
     }
 
 
-def _load(session: Session, name: str, strategy: Strategy) -> RewardModel:
+def _load(session: Session, name: str, made: Strategy) -> RewardModel:
     reference = None
     if session.config.student.reward_model.loss == "implicit":
-        before = strategy.before
+        before = made.before
         reference = session.model(before.student if before else "base")
     path = session.stage("distill").path / name / "reward_model" / "model"
     return load_reward_model(path, session.mesh, session.config.sharding, reference)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from arkjax.distillation.rows import Rows
 from arkjax.distillation.tape import Tape, write_tape
+from arkjax.origins import whole
 from arkjax.session import Session
 from arkjax.stages.teaching import team_views
 from arkjax.storage import content_hash
@@ -11,13 +12,15 @@ from arkjax.training.scoring import live_teacher, tape_scorer
 
 
 def score(session: Session, path: Path) -> dict:
-    """Write the team's token distributions on the rows of students that learn them."""
-    teacher = session.config.teacher
+    """Write the team's token distributions on the rows of students that learn them.
+
+    Its parts are the tapes, by data set.
+    """
+    teacher, inputs = session.config.teacher, session.inputs("score")
     tapes = {}
-    datasets = {s.last.dataset.name for s in session.strategies.values() if s.last.needs_tape}
-    if not datasets:
+    if not inputs["parts"]:
         session.progress.say("score: no student learns distributions over recorded words: no tape")
-    for dataset in sorted(datasets):
+    for dataset in sorted(session.stage("score").missing(inputs)):
         rows = Rows.load(session.stage("synthesize").path / dataset)
         live = live_teacher(
             session.model("base"),
@@ -34,7 +37,7 @@ def score(session: Session, path: Path) -> dict:
                 rows,
                 tape_scorer(live, rows, kept, vocab_size=session.tokenizer.vocab_size),
                 kept,
-                teacher_id=content_hash(session.inputs("score")),
+                teacher_id=content_hash(whole(inputs)),
                 vocab_size=session.tokenizer.vocab_size,
                 batch_rows=teacher.batch_rows,
                 shard_rows=teacher.shard_rows,
@@ -52,4 +55,4 @@ def score(session: Session, path: Path) -> dict:
             f"{dataset}: {tape.kind} tape, {tape.bytes_per_token:.1f} bytes a token, "
             f"{tape.predicted:,} tokens"
         )
-    return {"tapes": tapes}
+    return {"parts": tapes}

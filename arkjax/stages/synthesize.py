@@ -14,12 +14,20 @@ from arkjax.trajectories.store import CallStore
 
 
 def synthesize(session: Session, path: Path) -> dict:
-    """Attribute the debates, choose traces from the recorded calls, pack them into rows."""
-    sampled = session.stage("sample")
+    """Attribute the debates, choose traces from the recorded calls, pack them into rows.
+
+    Its parts are the data sets; their summaries count what each filter kept and dropped.
+    """
+    sampled, made = session.stage("sample"), session.stage("synthesize").made()
     answers = sampled.summary()["team_answers"]
-    attribution = session.attribute(path / "attribution", answers)
+    if made:
+        attribution = Attribution.load(path / "attribution")
+    else:
+        attribution = session.attribute(path / "attribution", answers)
     counts = {}
     for dataset in session.datasets.values():
+        if dataset.name in made:
+            continue
         store = CallStore(sampled.path / dataset.source)
         problems = sorted(store.problems())
         # Debate by debate: a record may be larger than memory.
@@ -38,7 +46,7 @@ def synthesize(session: Session, path: Path) -> dict:
             )
         pack(examples, session.config.student.row_length).save(path / dataset.name)
         counts[dataset.name] = dataclasses.asdict(counted)
-    return {"counts": counts}
+    return {"parts": counts}
 
 
 def _unifier(session: Session, dataset: Dataset, attribution: Attribution) -> Unifier:
