@@ -1,6 +1,5 @@
-"""Every strategy with little data and few steps, where they can be told apart; three seeds.
+"""Every strategy with a tenth of the quickstart's problems and a third of its steps; three seeds.
 
-The quickstart's students all come close to 100%. Here they have 100 problems and 18 steps.
 `launch/study_strategies.py` runs this config and its variants and puts them into one table.
 """
 
