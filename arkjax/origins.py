@@ -94,11 +94,6 @@ class Origins:
         return sample
 
 
-def whole(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Inputs of a stage without those of its parts."""
-    return {name: value for name, value in inputs.items() if name != "parts"}
-
-
 def _student(strategy: Strategy, config: Mapping[str, Any]) -> dict[str, Any]:
     learned = {phase.learns for phase in strategy.phases}
     fields = {n: config[n] for n, kinds in _OWN_FIELDS.items() if kinds & learned and n in config}

@@ -40,6 +40,7 @@ from arkjax.storage import (
 __all__ = [
     "RunDirectory",
     "StageDirectory",
+    "apart",
     "content_hash",
     "sha256_file",
     "write_atomic",
@@ -81,7 +82,7 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
         yield f"{path}: {json.dumps(old)} -> {json.dumps(new)}"
 
 
-def _apart(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def apart(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Inputs of a stage as a whole, and of its parts."""
     whole = dict(inputs)
     return whole, whole.pop(_PARTS, {})
@@ -160,8 +161,8 @@ class StageDirectory:
         state = self._state()
         if state is None:
             return
-        new, parts = _apart(json.loads(json.dumps(plain(inputs))))
-        old, begun = _apart(state["inputs"])
+        new, parts = apart(json.loads(json.dumps(plain(inputs))))
+        old, begun = apart(state["inputs"])
         common = begun.keys() & parts.keys()
         changes = list(_differences(old, new))
         changes += _differences({n: begun[n] for n in common}, {n: parts[n] for n in common})

@@ -18,11 +18,11 @@ from arkjax.models.huggingface.reading import read_checkpoint
 from arkjax.models.placement import load_model
 from arkjax.models.quantized import check_quantization
 from arkjax.models.transformer import Transformer
-from arkjax.origins import Origins, whole
+from arkjax.origins import Origins
 from arkjax.players import Players, open_tokenizer
 from arkjax.progress import Progress
 from arkjax.run_config import BASE, RunConfig
-from arkjax.rundir import RunDirectory, StageDirectory
+from arkjax.rundir import RunDirectory, StageDirectory, apart
 from arkjax.sampling.params import Generator
 from arkjax.sampling.precision import check_precision
 from arkjax.sampling.remotes import max_active
@@ -279,8 +279,8 @@ class Session:
         if name == BASE:
             made_from = self.inputs("base")
         else:
-            inputs = self.inputs("distill")
-            made_from = whole(inputs) | {"student": inputs["parts"][name]}
+            whole, students = apart(self.inputs("distill"))
+            made_from = whole | {"student": students[name]}
         return f"{name}-{content_hash(made_from)[:16]}"
 
     def play(

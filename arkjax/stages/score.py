@@ -4,7 +4,7 @@ from pathlib import Path
 
 from arkjax.distillation.rows import Rows
 from arkjax.distillation.tape import Tape, write_tape
-from arkjax.origins import whole
+from arkjax.rundir import apart
 from arkjax.session import Session
 from arkjax.stages.teaching import team_views
 from arkjax.storage import content_hash
@@ -37,7 +37,7 @@ def score(session: Session, path: Path) -> dict:
                 rows,
                 tape_scorer(live, rows, kept, vocab_size=session.tokenizer.vocab_size),
                 kept,
-                teacher_id=content_hash(whole(inputs)),
+                teacher_id=content_hash(apart(inputs)[0]),
                 vocab_size=session.tokenizer.vocab_size,
                 batch_rows=teacher.batch_rows,
                 shard_rows=teacher.shard_rows,
