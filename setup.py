@@ -29,6 +29,8 @@ CORE = [
     "pyarrow>=21,<27",
     "rich>=14,<16",
     "matplotlib>=3.10,<4",
+    "math-verify>=0.9.0,<0.10",
+    "rouge-score>=0.1.2,<0.2",
 ]
 # SeqIO imports all of these, and TensorFlow Text exists only for the TensorFlow of its own number.
 TASKS = [

@@ -37,7 +37,6 @@ from arkjax.synthesis.contexts import ContextConfig, teacher_prompts
 from arkjax.synthesis.selection import SelectionConfig, grouped
 from arkjax.synthesis.strategies import PHASES
 from arkjax.synthesis.unified import Unifier, synthesizer_of
-from arkjax.tasks import embedded_world
 from arkjax.tasks.problems import Problem
 from arkjax.tasks.registry import get_task
 from arkjax.teams import library
@@ -168,7 +167,8 @@ def sample(
     spec = library.load(team) if isinstance(team, str) else team
     if not problems:
         raise DataError("there are no problems to work on")
-    chat = make_chat(tokenizer, bylines=problems[0].task == embedded_world.NAME)
+    task = get_task(problems[0].task)
+    chat = make_chat(tokenizer, bylines=task.world is not None)
     if isinstance(model, Mapping):
         named = {name: one for name, one in model.items() if name in spec.models}
     else:
@@ -177,9 +177,8 @@ def sample(
     precision = {"cache": cache, "weights": weights}
     made = {id(one): _generator(one, tokenizer, slots, **precision) for one in named.values()}
     models = {name: made[id(one)] for name, one in named.items()}
-    grader = get_task(problems[0].task).grader
-    with Progress().task(spec.name, total=len(problems), unit="problems") as task:
-        debates = play(spec, problems, models, chat, tokenizer, grader, None, seed, task)
+    with Progress().task(spec.name, total=len(problems), unit="problems") as shown:
+        debates = play(spec, problems, models, chat, tokenizer, task.grader, None, seed, shown)
     return SampledDebates(tuple(debates), spec, chat, tokenizer)
 
 

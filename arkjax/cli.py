@@ -12,12 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from arkjax import __version__
+from arkjax.commands import COMMANDS
 from arkjax.errors import ArkJAXError, ConfigError
-from arkjax.options import add_talking_options
+from arkjax.options import quiet_option
 from arkjax.progress import Progress, colours
-from arkjax.records.command import add_parser as records_parser
-from arkjax.reporting.viewer.command import add_parser as view_parser
-from arkjax.serving.command import add_parser as serve_parser
 from arkjax.storage import storage_error
 
 STAGES = {
@@ -30,7 +28,6 @@ STAGES = {
     "report": "report.html, report.json and plots: evaluate/ of every seed -> report/",
 }
 
-_WITHOUT_CONFIG = ("doctor", "view", "trajectories", "import", "export", "chat", "serve")
 _INTERRUPTED, _TERMINATED = 130, 143
 # How long an interrupted process may tidy up before it is ended where it stands.
 _GRACE_SECONDS = 3.0
@@ -95,88 +92,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     made = {}
     for name, does in {"run": f"all stages in order: {', '.join(STAGES)}", **STAGES}.items():
         made[name] = _stage_parser(commands, name, does)
-    doctor = commands.add_parser(
-        "doctor",
-        help="check versions, devices, memory, disk, and a small computation",
-        description="Check the installation and the machine; exit code 1 if something is broken.",
-    )
-    doctor.add_argument(
-        "--workdir", type=Path, default=Path("."), help="where runs are going to be written"
-    )
-    made["doctor"] = doctor
-    for name, add in {
-        "view": view_parser,
-        "import": _import_parser,
-        "export": _export_parser,
-        "chat": _chat_parser,
-        "serve": serve_parser,
-        "trajectories": records_parser,
-    }.items():
-        made[name] = add(commands, name)
+    for name, command in COMMANDS.items():
+        made[name] = command.add_parser(commands, name)
     return parser, made
-
-
-def _import_parser(commands: argparse._SubParsersAction, name: str) -> _Parser:
-    does = "turn a Hugging Face checkpoint into an ArkJAX model"
-    parser = commands.add_parser(name, help=does, description=does)
-    parser.add_argument(
-        "source", help="folder with config.json and safetensors files, or hf:OWNER/NAME[@REVISION]"
-    )
-    parser.add_argument("--out", required=True, type=Path, help="the model directory to be made")
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="of the computation; by default bfloat16 for 16-bit checkpoints",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace a model that is there")
-    _quiet(parser)
-    return parser
-
-
-def _export_parser(commands: argparse._SubParsersAction, name: str) -> _Parser:
-    does = "write a model as a Hugging Face checkpoint that transformers, vLLM and SGLang load"
-    parser = commands.add_parser(name, help=does, description=does)
-    parser.add_argument(
-        "checkpoint", help="a model directory, such as RUN/seed-0/distill/student_da/model"
-    )
-    parser.add_argument("--out", required=True, type=Path, help="the folder to be made")
-    parser.add_argument("--base", help="name of the published base model, for card and adapter")
-    parser.add_argument(
-        "--adapter", action="store_true", help="a PEFT folder of the LoRA adapters alone"
-    )
-    parser.add_argument(
-        "--max-shard-gib", type=_positive, default=5.0, help="largest file of weights (default 5)"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the folder, whatever it holds"
-    )
-    _quiet(parser)
-    return parser
-
-
-def _chat_parser(commands: argparse._SubParsersAction, name: str) -> _Parser:
-    does = "talk to a model in the terminal"
-    parser = commands.add_parser(name, help=does, description=does)
-    parser.add_argument("checkpoint", help="a model directory, or a Hugging Face checkpoint")
-    parser.add_argument("--role", help="system prompt; in the embedded world a byline")
-    parser.add_argument("--temperature", type=float, default=0.7, help="0 is greedy (default 0.7)")
-    parser.add_argument("--top-p", type=float, default=1.0)
-    parser.add_argument("--max-tokens", type=int, default=512, help="of one answer (default 512)")
-    parser.add_argument("--max-context", type=int, default=4096, help="of a talk (default 4096)")
-    parser.add_argument("--seed", type=int, default=0)
-    add_talking_options(parser)
-    return parser
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return value
-
-
-def _quiet(parser: _Parser) -> None:
-    parser.add_argument("--quiet", action="store_true", help="no progress, only errors")
 
 
 def _stage_parser(commands: argparse._SubParsersAction, name: str, does: str) -> _Parser:
@@ -193,7 +111,7 @@ def _stage_parser(commands: argparse._SubParsersAction, name: str, does: str) ->
         "--redo", metavar="STAGE", help="delete this stage and all after it, then do them again"
     )
     parser.add_argument("--seed", type=int, help="only this one of the config's seeds")
-    _quiet(parser)
+    quiet_option(parser)
     return parser
 
 
@@ -212,7 +130,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         known = ["--help", "--version"]
         parser.error(f"unknown option {unknown[0]}: {_nearest(unknown[0], known)}")
     command = getattr(arguments, "parser", commands[arguments.command])
-    if arguments.command in _WITHOUT_CONFIG and overrides:
+    if arguments.command in COMMANDS and overrides:
         unknown.append(overrides[0])
     if unknown:
         option = unknown[0].partition("=")[0]
@@ -245,12 +163,8 @@ def _split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    if arguments.command == "doctor":
-        from arkjax import doctor
-
-        return doctor.main(arguments.workdir)
-    if arguments.command in _WITHOUT_CONFIG:
-        return _convert(arguments)
+    if arguments.command in COMMANDS:
+        return COMMANDS[arguments.command].run(arguments)
     from arkjax import config as configs
 
     loaded = configs.load(arguments.config, overrides)
@@ -267,61 +181,6 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         arguments.seed,
         Progress(enabled=not arguments.quiet),
     )
-    return 0
-
-
-def _convert(arguments: argparse.Namespace) -> int:
-    """What needs no config: look at recorded calls; import, export, serve or ask a checkpoint."""
-    if arguments.command == "view":
-        from arkjax.reporting.viewer import command as viewer
-
-        return viewer.run(arguments)
-    if arguments.command == "trajectories":
-        from arkjax.records import command as records
-
-        return records.run(arguments)
-    if arguments.command == "serve":
-        from arkjax.serving import command
-
-        return command.run(arguments)
-    if arguments.command == "chat":
-        from arkjax import chat
-
-        return chat.main(
-            arguments.checkpoint,
-            role=arguments.role,
-            sampling=chat.SamplingParams(
-                temperature=arguments.temperature,
-                top_p=arguments.top_p,
-                max_tokens=arguments.max_tokens,
-            ),
-            seed=arguments.seed,
-            max_context=arguments.max_context,
-            cache=arguments.cache,
-            weights=arguments.weights,
-            variables=arguments.variable,
-        )
-    from arkjax import convert
-
-    progress = Progress(enabled=not arguments.quiet)
-    if arguments.command == "import":
-        convert.import_checkpoint(
-            arguments.source,
-            arguments.out,
-            arguments.dtype,
-            overwrite=arguments.overwrite,
-            progress=progress,
-        )
-    else:
-        convert.export_checkpoint(
-            arguments.checkpoint,
-            arguments.out,
-            base=arguments.base,
-            adapter=arguments.adapter,
-            max_shard_bytes=int(arguments.max_shard_gib * 2**30),
-            overwrite=arguments.overwrite,
-            progress=progress,
-        )
     return 0
 
 
@@ -380,7 +239,7 @@ _AGAIN = {True: "the same command goes on from here", False: "nothing was change
 
 def _resumes(argv: Sequence[str] | None) -> bool:
     words = sys.argv[1:] if argv is None else argv
-    return not any(word in _WITHOUT_CONFIG for word in words[:1])
+    return not any(word in COMMANDS for word in words[:1])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

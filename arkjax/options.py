@@ -22,3 +22,8 @@ def add_talking_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=JSON",
         help="for the chat template, such as enable_thinking=false; may be repeated",
     )
+
+
+def quiet_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that leaves progress unsaid."""
+    parser.add_argument("--quiet", action="store_true", help="no progress, only errors")

@@ -47,6 +47,8 @@ class Origins:
             "tokenizer": self.tokenizer,
             "base": c["base"],
         }
+        if self.config.source:
+            base["source"] = self.config.source
         if not self.config.base.checkpoint:
             base |= {"world": c["world"], "model": c["model"]}
         sample = self._sample(c, base)

@@ -171,6 +171,8 @@ class RunConfig:
         "plain", with role texts and instructions as they are; "bylines", which leaves these out;
         "auto": the template if there is one, else bylines in the embedded world, else plain.
       chat_variables: what the chat template reads, such as `enable_thinking`.
+      source: where the task's problems lie: a file or folder, `hf:owner/name` or `tfds:name`; empty
+        for the task's own place. Generated worlds have none.
     """
 
     name: str
@@ -196,6 +198,7 @@ class RunConfig:
     models_at_once: int = added(1)
     chat: ChatKind = added("auto")
     chat_variables: Mapping[str, Any] = added({})
+    source: str = added("")
 
     def __post_init__(self) -> None:
         if self.student.strategy:

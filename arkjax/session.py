@@ -30,7 +30,7 @@ from arkjax.sharding import make_mesh
 from arkjax.storage import content_hash
 from arkjax.synthesis.attribution import attribute
 from arkjax.synthesis.strategies import Dataset, Phase, Strategy, with_prefixes
-from arkjax.tasks import embedded_world, registry
+from arkjax.tasks import registry
 from arkjax.tasks.problems import Problem
 from arkjax.teams import library
 from arkjax.teams.context import check_context
@@ -99,8 +99,8 @@ class Session:
     def chat(self) -> Chat:
         """How turns are written for the base model, the students and the remotes."""
         c = self.config
-        world = c.task == embedded_world.NAME
-        return make_chat(self.tokenizer, c.chat, c.chat_variables, bylines=world)
+        bylines = self.task.world is not None
+        return make_chat(self.tokenizer, c.chat, c.chat_variables, bylines=bylines)
 
     @functools.cached_property
     def task(self) -> registry.Task:
@@ -127,9 +127,8 @@ class Session:
 
     def problems(self, split: str, limit: int | None) -> list[Problem]:
         """Problems of a split; those of "train" are this seed's own."""
-        options: dict[str, Any] = {}
-        if self.task.name == embedded_world.NAME:
-            options = {"world": self.config.world, "seed": self.seed}
+        settings = {"world": self.config.world, "seed": self.seed, "source": self.config.source}
+        options = {name: settings[name] for name in self.task.options}
         problems = self.task.load(split, limit, **options)
         if not problems:
             raise DataError(f"task {self.task.name!r} has no problems in split {split!r}")

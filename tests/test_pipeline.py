@@ -19,7 +19,8 @@ from arkjax.reporting.report import deterministic_view
 from arkjax.run_config import RunConfig
 from arkjax.sharding import ShardingRules, make_mesh
 from arkjax.shipped import shipped_path
-from arkjax.tasks.registry import evaluation_hashes, get_task
+from arkjax.tasks.registry import evaluation_hashes
+from arkjax.tasks.world_documents import get_task, make_documents
 from arkjax.text.chat import PlainChat
 from arkjax.text.tokenizer import Tokenizer
 from arkjax.training.base import base_rows
@@ -157,9 +158,7 @@ def test_no_evaluation_question_is_ever_trained_on(tiny_run):
             assert chosen and chosen <= trained
     training = TINY.base.train
     documents = base_rows(
-        TINY.world,
-        0,
-        evaluation_hashes(TINY.world),
+        make_documents(TINY.world, 0, evaluation_hashes(TINY.world)),
         tokenizer,
         PlainChat(tokenizer),
         TINY.base.row_length,

@@ -9,7 +9,6 @@ from arkjax.models.huggingface.opening import find, open_model
 from arkjax.models.placement import init_model, save_model
 from arkjax.models.weights import num_parameters
 from arkjax.session import Session
-from arkjax.tasks.registry import evaluation_hashes
 from arkjax.training.base import base_rows
 from arkjax.training.supervised import train
 
@@ -34,12 +33,16 @@ def base(session: Session, path: Path) -> dict:
             f"config.model.vocab_size is {config.model.vocab_size}, but the tokenizer has "
             f"{session.tokenizer.vocab_size} pieces: raise it to at least that"
         )
+    world = session.task.world
+    if world is None:
+        raise ConfigError(
+            f"config.base.checkpoint is empty, and task {session.task.name!r} has no world to "
+            "train a base model on: give a checkpoint"
+        )
     train_config = config.base.train
     if not (path / "model").exists():
         rows = base_rows(
-            config.world,
-            session.seed,
-            evaluation_hashes(config.world),
+            world.documents(config.world, session.seed, world.evaluation_hashes(config.world)),
             session.tokenizer,
             session.chat,
             config.base.row_length,

@@ -48,7 +48,10 @@ class Grader(Protocol):
         """The final answer stated in `text`, or None."""
 
     def equal(self, a: str, b: str) -> bool:
-        """Whether two extracted answers are the same answer."""
+        """Whether two extracted answers are the same answer, such as two votes for it."""
+
+    def accepts(self, problem: Problem, answer: str) -> bool:
+        """Whether an extracted answer is right; more than one may be."""
 
     def grade(self, problem: Problem, text: str) -> Grade:
         """Compare the answer stated in `text` with the problem's gold answer."""

@@ -3,13 +3,14 @@
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from arkjax.errors import ConfigError
 from arkjax.shipped import shipped_path
 from arkjax.tasks import embedded_world
 from arkjax.tasks.embedded_world import WorldConfig
 from arkjax.tasks.problems import Grader, Problem
+from arkjax.tasks.world_documents import Document, make_documents
 from arkjax.tasks.world_grader import WorldGrader
 
 # The fixed evaluation sets of the embedded world: how many problems each has, in the order in which
@@ -39,6 +40,21 @@ SHIPPED_WORLD = WorldConfig(
 
 
 @dataclasses.dataclass(frozen=True)
+class World:
+    """A world that is generated: what a base model is trained on, in documents with bylines.
+
+    Attributes:
+      documents: `documents(config, seed, exclude) -> Iterator[Document]`, without end; no document
+        asks a question whose hash is excluded.
+      evaluation_hashes: `evaluation_hashes(config) -> frozenset[str]`, of the questions that
+        neither documents nor training problems may ask.
+    """
+
+    documents: Callable[..., Iterator[Document]]
+    evaluation_hashes: Callable[..., frozenset[str]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
     """Problems under one name, and their grader.
 
@@ -47,14 +63,19 @@ class Task:
       grader: compares a text with a problem's gold answer.
       splits: names of the splits that `load` knows.
       load: `load(split, limit=None, **options) -> list[Problem]`. The first `limit` problems of a
-        split; None: all. The same arguments give the same problems in the same order. Options are
-        the task's own.
+        split; None: all. The same arguments give the same problems in the same order.
+      options: which of a run's settings `load` takes by name: "world", the embedded world of the
+        config; "seed", that of the run; "source", where the config says that the data lie.
+      world: what a base model of the task's own can be trained on; None if there is no such thing,
+        so that a checkpoint has to be given.
     """
 
     name: str
     grader: Grader
     splits: tuple[str, ...]
     load: Callable[..., list[Problem]]
+    options: tuple[str, ...] = ()
+    world: World | None = None
 
 
 # --- the embedded world -------------------------------------------------------------------------
@@ -161,6 +182,8 @@ _TASKS = {
         WorldGrader(),
         embedded_world.SPLITS,
         load_embedded_world,
+        options=("world", "seed"),
+        world=World(make_documents, evaluation_hashes),
     )
 }
 

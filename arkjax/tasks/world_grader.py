@@ -24,6 +24,10 @@ class WorldGrader:
         """Whether two final digits are the same."""
         return a == b
 
+    def accepts(self, problem: Problem, answer: str) -> bool:
+        """Whether a final digit is the gold answer."""
+        return self.equal(answer, problem.answer)
+
     def grade(self, problem: Problem, text: str) -> Grade:
         """Compare the final digit with the gold answer."""
         extracted = self.extract(text)

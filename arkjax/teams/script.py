@@ -383,7 +383,7 @@ class _Table:
     def _is_gold(self, answer: str | None) -> bool:
         if answer is None:
             return False
-        return bool(self.setting.grader.equal(answer, self.problem.answer))
+        return bool(self.setting.grader.accepts(self.problem, answer))
 
     def _in_order(self, calls: Sequence[Call]) -> list[Call]:
         place = {name: i for i, name in enumerate(self.spec.ids)}

@@ -1,13 +1,12 @@
 """The base model's training rows: the embedded world's documents, packed."""
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from arkjax.distillation.rows import Rows, pack
 from arkjax.errors import ConfigError
 from arkjax.synthesis.examples import Example
-from arkjax.tasks.embedded_world import WorldConfig
-from arkjax.tasks.world_documents import Document, make_documents
+from arkjax.tasks.world_documents import Document
 from arkjax.text.chat import PlainChat
 from arkjax.text.tokenizer import Tokenizer
 
@@ -43,9 +42,7 @@ def document_examples(
 
 
 def base_rows(
-    config: WorldConfig,
-    seed: int,
-    exclude: Collection[str],
+    documents: Iterable[Document],
     tokenizer: Tokenizer,
     chat: PlainChat,
     row_length: int,
@@ -54,9 +51,7 @@ def base_rows(
     """As many documents of the world as fill about `num_rows` rows.
 
     Args:
-      config: the world.
-      seed: of the documents.
-      exclude: question hashes of evaluation problems, which no document asks.
+      documents: of the world, without end.
       tokenizer, chat: turn documents into tokens.
       row_length: T.
       num_rows: rows wanted; a few more or less come out.
@@ -66,7 +61,7 @@ def base_rows(
     """
     room = int(num_rows * row_length * (1 - _SLACK))
     examples = []
-    for example in document_examples(make_documents(config, seed, exclude), tokenizer, chat):
+    for example in document_examples(documents, tokenizer, chat):
         length = len(example.prompt_ids) + len(example.target_ids)
         if length > row_length:
             raise ConfigError(

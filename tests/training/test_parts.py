@@ -154,7 +154,8 @@ def test_base_rows_ask_no_excluded_question_and_repeat_for_a_seed(tokenizer):
     exclude = {hashlib.sha256(first.encode()).hexdigest()}
 
     def prompts(seed, exclude):
-        rows = base_rows(SHIPPED_WORLD, seed, exclude, tokenizer, chat, 256, 8)
+        documents = make_documents(SHIPPED_WORLD, seed, exclude)
+        rows = base_rows(documents, tokenizer, chat, 256, 8)
         assert abs(rows.num_rows - 8) <= 2
         return [rows.example(i).prompt_ids for i in range(len(rows.placements))]
 
@@ -166,4 +167,4 @@ def test_base_rows_ask_no_excluded_question_and_repeat_for_a_seed(tokenizer):
 
 def test_a_document_longer_than_a_row_is_refused_by_name(tokenizer):
     with pytest.raises(ConfigError, match="base.row_length is 40, but a document has"):
-        base_rows(SHIPPED_WORLD, 0, (), tokenizer, PlainChat(tokenizer), 40, 8)
+        base_rows(make_documents(SHIPPED_WORLD, 0), tokenizer, PlainChat(tokenizer), 40, 8)
