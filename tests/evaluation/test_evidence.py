@@ -53,7 +53,7 @@ def test_where_nothing_flips_the_interval_is_that_of_the_problems():
     found = evidence.flips(cells("1100 1100"), cells("1100 1100"), 200)["team"]
     assert found.net.value == 0
     bound = 1 - 0.025 ** (1 / 4)
-    assert found.net.ci95 == (-pytest.approx(bound), pytest.approx(bound))
+    assert found.net.ci95 == (pytest.approx(-bound), pytest.approx(bound))
     # Two problems had a wrong opening, under both seeds.
     assert found.corrected.rate.ci95 == (0.0, pytest.approx(1 - 0.025 ** (1 / 2)))
 
