@@ -107,10 +107,11 @@ def test_confidence_of_voters_is_the_share_that_agrees():
 def spoken(text, answer, logprobs=None, tokens=None):
     """One message of single letters, or of `tokens`; the i-th has probability 1 - i / 100."""
     tokens = list(text) if tokens is None else tokens
-    given = [math.log(1 - i / 100) for i in range(len(tokens))]
+    if logprobs is None:
+        logprobs = [math.log(1 - i / 100) for i in range(len(tokens))]
     return SimpleNamespace(
         agent="a", round=0, text=text, gen_ids=tuple(range(len(tokens))), parsed={"answer": answer},
-        logprobs=tuple(given if logprobs is None else logprobs), tokens=tokens,
+        logprobs=tuple(logprobs), tokens=tokens,
     )  # fmt: skip
 
 
@@ -146,14 +147,11 @@ def test_confidence_that_cannot_be_known_is_nan():
 
 
 def test_nasty_words_end_in_a_number_or_in_nan():
-    for text, answer in [
-        ("(" * 4000, "("),
-        ("a" * 100_000, "a" * 400),
-        ("\\" * 99, "\\("),
-        ("", "x"),
-    ]:
-        message = spoken(text, answer)
-        assert math.isnan(found := probability(message, answer)) or 0 <= found <= 1
+    nasty = [("(" * 4000, "("), ("a" * 9000, "a" * 400), ("a" * 9000, "a" * 600), ("", "x")]
+    nasty += [("\\" * 99, "\\("), ("ß" * 50, "SS"), (" ,$" * 3000 + "1", "1"), ("\0\ud800", "\0")]
+    for text, answer in nasty:
+        found = probability(spoken(text, answer, logprobs=[-0.01] * len(text)), answer)
+        assert math.isnan(found) or 0 <= found <= 1
 
 
 def test_a_play_says_what_talking_did(world):
