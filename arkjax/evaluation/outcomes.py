@@ -157,7 +157,7 @@ class Outcomes:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        remedy = "run `arkjax evaluate --redo evaluate` to make it anew from the recorded calls"
+        remedy = "run `arkjax evaluate --redo evaluate` to make it anew"
         if not Path(path).is_file():
             raise DataError(f"{path}: no outcome table here; {remedy}")
         try:
