@@ -26,7 +26,7 @@ _SHOWN = 6  # systems that a picture of lines can hold
 _EACH = 3  # systems that get a picture of their own
 _FLOWS = (
     # From, to, colour, hatch, what it is.
-    ("wrong", "wrong", "#999999", "...", "stayed wrong"),
+    ("wrong", "wrong", "#999999", "---", "stayed wrong"),
     ("wrong", "right", "#009E73", "///", "corrected"),
     ("right", "wrong", "#D55E00", "\\\\\\", "misled"),
     ("right", "right", "#56B4E9", "", "stayed right"),
@@ -214,7 +214,8 @@ def flips(entry: Mapping[str, Any], name: str, split: str, ident: str) -> str:
             spans["left"][begin][1] += high
             spans["right"][end][1] += high
             lower = a + (b - a) * ease
-            outline = np.concatenate([[*zip(x, lower)], [*zip(x[::-1], lower[::-1] + high)]])
+            around = np.concatenate([lower, lower[::-1] + high])
+            outline = np.stack([np.concatenate([x, x[::-1]]), around], axis=1)
             band = Polygon(
                 outline, facecolor=color, alpha=0.85, hatch=hatch, edgecolor=INK, linewidth=0.5,
                 label=f"{what}: {flows[begin, end]:,}",
@@ -278,9 +279,7 @@ def reliability(entry: Mapping[str, Any], name: str, split: str, ident: str) -> 
         upper.set_xlim(-4, 104)
         upper.set_ylim(-6, 106)
         upper.set_ylabel("right, %")
-        upper.set_title(
-            plain(f"{systems.label(name)}: ECE {100 * found['ece']:.1f}"), loc="left"
-        )
+        upper.set_title(plain(f"{systems.label(name)}: ECE {100 * found['ece']:.1f}"), loc="left")
         grid(upper)
         most = max((one["n"] for one in filled), default=1)
         for one in filled:

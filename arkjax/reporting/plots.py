@@ -104,7 +104,7 @@ def accuracy_against_cost(report: Report, split: str, cost: str, name: str) -> s
         axes.set_ylim(bottom - room, top + room)
         axes.minorticks_off()
         ticks = log_ticks(low, high)
-        axes.set_xticks(ticks, [f"{tick:,.3g}" if tick < 1000 else f"{tick:,.0f}" for tick in ticks])
+        axes.set_xticks(ticks, [f"{x:,.3g}" if x < 1000 else f"{x:,.0f}" for x in ticks])
         grid(axes)
         axes.set_xlabel(f"{COSTS[cost]} per problem (log)")
         axes.set_ylabel("accuracy, %")
