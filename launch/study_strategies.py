@@ -19,7 +19,8 @@ from pathlib import Path
 
 from arkjax.config import build, load
 from arkjax.evaluation.outcomes import Outcomes
-from arkjax.reporting.report import build_report, standard_claims, write_report
+from arkjax.reporting.claims import standard_claims
+from arkjax.reporting.report import build_report, write_report
 from arkjax.run_config import RunConfig
 from arkjax.rundir import RunDirectory
 from arkjax.shipped import shipped_path

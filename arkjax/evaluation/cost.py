@@ -1,28 +1,36 @@
-"""What an answer costs: calls, tokens and seconds, by problem and by correct answer."""
+"""What an answer costs: calls, tokens and time, by problem and by correct answer."""
 
 from arkjax.evaluation.outcomes import Outcomes
 
 COST_FIELDS = ("calls", "prompt_tokens", "generated_tokens", "seconds")
 
 
-def cost_per_problem(outcomes: Outcomes) -> dict[str, float]:
-    """Mean calls, prompt tokens, generated tokens and seconds of one answer.
+def cost_per_problem(outcomes: Outcomes, devices: int = 1) -> dict[str, float]:
+    """What one answer takes on average, over problems and seeds alike.
 
-    `outcomes` are the rows of one system; the mean is over problems and seeds alike. Empty rows
-    cost zero.
+    Args:
+      outcomes: the rows of one system; none cost nothing.
+      devices: how many devices the generator had. All of them are held while it works, so a second
+        of it costs as many device-seconds. The seconds of a model behind a server count as if it
+        had been spent here: what that server has is not known.
+
+    Returns:
+      `calls`, `prompt_tokens`, `generated_tokens`, `seconds` and `device_seconds`.
     """
     rows = max(len(outcomes), 1)
-    return {name: float(outcomes[name].sum()) / rows for name in COST_FIELDS}
+    costs = {name: float(outcomes[name].sum()) / rows for name in COST_FIELDS}
+    return {**costs, "device_seconds": costs["seconds"] * devices}
 
 
-def cost_per_correct(outcomes: Outcomes) -> dict[str, float | None]:
+def cost_per_correct(outcomes: Outcomes, devices: int = 1) -> dict[str, float | None]:
     """What was spent on all answers, divided by the number of correct ones.
 
-    None where no answer is correct: no price buys one.
+    As `cost_per_problem`; None where no answer is correct: no price buys one.
     """
     correct = int(outcomes["correct"].sum())
     return {
-        name: float(outcomes[name].sum()) / correct if correct else None for name in COST_FIELDS
+        name: cost * len(outcomes) / correct if correct else None
+        for name, cost in cost_per_problem(outcomes, devices).items()
     }
 
 

@@ -28,7 +28,14 @@ class Outcome:
       calls: generations that the answer took.
       prompt_tokens: tokens read over all calls, shared prefixes counted once for each call.
       generated_tokens: tokens written over all calls.
-      seconds: wall time over all calls.
+      seconds: wall time over all calls, of the generator: all its devices work in it together.
+      difficulty: how hard the problem is said to be (`Problem.meta["difficulty"]`), or "".
+      in_pool: whether the right answer was there to be chosen: some message states it.
+      opening_correct: whether the team would have been right without talking, see
+        `arkjax.teams.opening.opening_answer`; where nobody talks the same as `correct`.
+      confidence: how sure the system is of its answer, in [0, 1], see `arkjax.teams.confidence`;
+        NaN where that is not known.
+      rounds: how many stages of its schedule the system played.
     """
 
     seed: int
@@ -43,6 +50,11 @@ class Outcome:
     prompt_tokens: int
     generated_tokens: int
     seconds: float
+    difficulty: str
+    in_pool: bool
+    opening_correct: bool
+    confidence: float
+    rounds: int
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Outcome))
@@ -145,7 +157,7 @@ class Outcomes:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        remedy = "run `arkjax evaluate` again to make it"
+        remedy = "run `arkjax evaluate --redo evaluate` to make it anew from the recorded calls"
         if not Path(path).is_file():
             raise DataError(f"{path}: no outcome table here; {remedy}")
         try:
@@ -186,7 +198,9 @@ class Outcomes:
         return np.unique(self.columns[name]).tolist()
 
     def problems(self, split: str) -> dict[str, np.ndarray]:
-        """The problems of a split in canonical order, by id: `problem_id`, `part`, `domain` [P].
+        """The problems of a split in canonical order, by id.
+
+        `problem_id`, `part`, `domain` and `difficulty`, each [P].
 
         Raises:
           DataError: if the table says two different things about the same problem.
@@ -194,7 +208,7 @@ class Outcomes:
         rows = self.select(split=split)
         ids, first, group = np.unique(rows["problem_id"], return_index=True, return_inverse=True)
         facts = {"problem_id": ids}
-        for name in ("part", "domain"):
+        for name in ("part", "domain", "difficulty"):
             facts[name] = rows[name][first]
             differs = np.flatnonzero(rows[name] != facts[name][group])
             if differs.size:

@@ -100,6 +100,12 @@ def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _exact(share: float, trials: int) -> tuple[float, float]:
+    """The interval of a share that is 0 or 1 of independent trials (Clopper and Pearson 1934)."""
+    other = 0.025 ** (1 / trials)
+    return (other, 1.0) if share else (0.0, 1 - other)
+
+
 class PairedBootstrap:
     """The resampled accuracies of several systems on the same problems and seeds.
 
@@ -126,6 +132,8 @@ class PairedBootstrap:
             )
         stacked = np.stack([np.asarray(cell, dtype=bool) for cell in cells.values()])
         self.problems = shape[1]
+        self._sums = stacked.sum(axis=(1, 2))
+        self._occurs = stacked.any(axis=1).sum(axis=1)
         self._index = {name: k for k, name in enumerate(cells)}
         self._points = stacked.mean(axis=(1, 2))
         self._replicates = resampled_means(stacked, resamples, seed)
@@ -141,11 +149,26 @@ class PairedBootstrap:
         then the exact binomial one over problems (Clopper and Pearson 1934).
         """
         point, replicates = self._of(name)
-        if point == 1.0:
-            return Estimate(1.0, (0.025 ** (1 / self.problems), 1.0))
-        if point == 0.0:
-            return Estimate(0.0, (0.0, 1 - 0.025 ** (1 / self.problems)))
+        if point in (0.0, 1.0):
+            return Estimate(point, _exact(point, self.problems))
         return Estimate(point, percentile_interval(replicates))
+
+    def share(self, part: str, whole: str) -> Estimate | None:
+        """Which share of the cells of `whole` are cells of `part`, which holds no others.
+
+        The ratio of two means, resampled as a ratio; draws that hold no cell of `whole` say
+        nothing about it and are left out. Where the share is 0 or 1 the interval is the exact
+        binomial one over the problems that have such a cell. None where none has.
+        """
+        cells = int(self._sums[self._index[whole]])
+        if not cells:
+            return None
+        point = int(self._sums[self._index[part]]) / cells
+        if point in (0.0, 1.0):
+            return Estimate(point, _exact(point, int(self._occurs[self._index[whole]])))
+        (_, parts), (_, wholes) = self._of(part), self._of(whole)
+        held = wholes > 0
+        return Estimate(point, percentile_interval(parts[held] / wholes[held]))
 
     def difference(self, a: str, b: str) -> Difference:
         """Accuracy of `a` minus accuracy of `b`.
@@ -202,7 +225,31 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> McNemar:
         raise DataError(
             f"mcnemar: expected two arrays [problems] of one length, got {a.shape} and {b.shape}"
         )
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    return _sign_test(int((a & ~b).sum()), int((b & ~a).sum()))
+
+
+def mcnemar_over_seeds(a: np.ndarray, b: np.ndarray) -> McNemar:
+    """McNemar's test over several runs: bool [S, P], bool [S, P].
+
+    The answers of several seeds to one problem are not independent, so each problem counts once:
+    for the system that solved it under more seeds, and for neither where both did equally often.
+    What is left is a sign test over problems; with one seed it is McNemar's. It speaks of these
+    runs: the variation between runs is in the bootstrap alone.
+
+    Raises:
+      DataError: if the two are not aligned.
+    """
+    a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    if a.shape != b.shape or a.ndim != 2:
+        raise DataError(
+            f"mcnemar: expected two arrays [seeds, problems] of one shape, got {a.shape} and "
+            f"{b.shape}"
+        )
+    lead = a.sum(axis=0) - b.sum(axis=0)
+    return _sign_test(int((lead > 0).sum()), int((lead < 0).sum()))
+
+
+def _sign_test(only_a: int, only_b: int) -> McNemar:
     discordant = only_a + only_b
     # Python's integers keep the tail exact for any number of problems.
     term, tail = 1, 0

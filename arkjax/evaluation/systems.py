@@ -79,6 +79,15 @@ def outcomes_of(debates: Sequence[Debate], *, system: str, split: str, seed: int
             prompt_tokens=debate.cost.prompt_tokens,
             generated_tokens=debate.cost.generated_tokens,
             seconds=debate.cost.seconds,
+            difficulty=_text(debate.problem.meta.get("difficulty")),
+            in_pool=debate.in_pool,
+            opening_correct=debate.opening_correct,
+            confidence=debate.confidence,
+            rounds=debate.rounds,
         )
         for debate in debates
     ]
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

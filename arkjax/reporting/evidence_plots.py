@@ -66,19 +66,9 @@ def chosen(report: Report, split: str) -> list[str]:
 
 
 def levels(found: Found) -> list[str]:
-    """The levels of difficulty that some system has figures for, the easiest first.
-
-    Numbers in their order, and known words in theirs; other names by the alphabet.
-    """
+    """The levels of difficulty that some system has figures for, the lowest number first."""
     names = {level for entry in found.values() for level in entry.get("by_difficulty") or {}}
-    words = ("easy", "medium", "hard")
-
-    def rank(level: str) -> tuple:
-        digits = "".join(letter for letter in level if letter.isdigit())
-        number = float(digits[:15]) if digits else 0.0
-        return (words.index(level) if level in words else 9, number, level)
-
-    return sorted(names, key=rank)
+    return systems.ordered_levels(names)
 
 
 def accuracy_by_difficulty(found: Found, names: Sequence[str], split: str) -> str:

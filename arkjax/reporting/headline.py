@@ -5,6 +5,9 @@ from typing import Any
 
 from arkjax.reporting import systems
 
+LEVEL = 0.05
+"""The highest adjusted p at which a difference is called one."""
+
 
 def percent(value: float) -> str:
     """0.9523 -> "95.2"."""
@@ -27,15 +30,20 @@ def holds_zero(ci95: Sequence[float]) -> bool:
     return ci95[0] <= 0 <= ci95[1]
 
 
+def is_shown(comparison: Mapping[str, Any]) -> bool:
+    """Whether a difference may be called one: by its interval, and among all that are compared."""
+    return not holds_zero(comparison["ci95"]) and comparison["p_holm"] <= LEVEL
+
+
 def verdict(comparison: Mapping[str, Any]) -> str:
-    """A comparison in words: never that one is better where the interval holds zero."""
+    """A comparison in words: never that one is better where that is not shown."""
     a, b = systems.label(comparison["a"]), systems.label(comparison["b"])
-    if holds_zero(comparison["ci95"]):
-        return f"no difference shown between {a} and {b}: the interval holds zero"
-    words = f"{a} is {'better' if comparison['difference'] > 0 else 'worse'} than {b}"
-    if comparison["p_holm"] > 0.05:
-        words += ", but not once the number of comparisons is allowed for"
-    return words
+    if is_shown(comparison):
+        return f"{a} is {'better' if comparison['difference'] > 0 else 'worse'} than {b}"
+    why = "the interval holds zero"
+    if not holds_zero(comparison["ci95"]):
+        why = "the interval leaves out zero, but not once the number of comparisons is allowed for"
+    return f"no difference shown between {a} and {b}: {why}"
 
 
 def best_student(report: Mapping[str, Any], split: str) -> str | None:
@@ -76,14 +84,15 @@ def _against(report: Mapping[str, Any], name: str, other: str, split: str) -> st
     if entry is None:
         return None
     difference, (low, high) = entry["difference"], entry["ci95"]
-    if holds_zero(entry["ci95"]):
+    if not is_shown(entry):
         size = f"{points(difference)} points {interval((low, high), points)}"
+        if not holds_zero(entry["ci95"]):
+            size += ", but not once the number of comparisons is allowed for"
         return f"not shown to differ from {systems.label(other)} ({size})"
     side = "above" if difference > 0 else "below"
     ends = sorted((abs(low), abs(high)))
-    weak = ", not once the number of comparisons is allowed for" if entry["p_holm"] > 0.05 else ""
     size = f"{percent(abs(difference))} points {side} {systems.label(other)}"
-    return f"{size} {interval(ends)}{weak}"
+    return f"{size} {interval(ends)}"
 
 
 def _and(phrases: Sequence[str]) -> str:
@@ -127,7 +136,8 @@ def _student_sentence(report: Mapping[str, Any], split: str) -> str | None:
         text += f"; no share of the team's gain can be stated, since {gain['reason']}"
     against = [
         _against(report, name, other, split)
-        for other in (systems.twin(name), "control_single_agent", "control_no_debate")
+        for other in (systems.twin(name), *systems.STUDENT_CONTROLS)
+        if other
     ]
     said = [words for words in against if words]
     return f"{text}. It is {_and(said)}." if said else f"{text}."

@@ -1,6 +1,10 @@
 """The systems a report shows: their order, their names for people, what each of them is."""
 
+import re
 from collections.abc import Iterable
+
+from arkjax.errors import ConfigError
+from arkjax.synthesis.strategies import PHASES, Strategy, strategy
 
 # What each control is for: the report's first line names those that are missing, and why.
 CONTROLS = {
@@ -8,8 +12,12 @@ CONTROLS = {
     "role_vote": "whether the roles without talking do as well",
     "control_single_agent": "whether a student of single-agent samples does as well",
     "control_no_debate": "whether a student of role samples without debate does as well",
+    "control_answer_only": "whether a student of the answers without their reasons does as well",
 }
+STUDENT_CONTROLS = tuple(name for name in CONTROLS if name.startswith("control_"))
+"""Those that answer in one call, as students do."""
 
+_UNVERIFIED = "_unverified"
 _FIRST = ("base", "self_consistency", "role_vote", "team")
 _NAMES = {
     "base": "base",
@@ -59,7 +67,11 @@ def label(system: str) -> str:
     if system.startswith("control_"):
         return "control: " + system.removeprefix("control_").replace("_", " ")
     if kind(system) == "unverified":
-        return label(system.removesuffix("_unverified")) + ", no gold"
+        phases = system.split("_then_")
+        # A stack of which the last phase alone is unverified keeps the names of the others.
+        whole = all(phase.endswith(_UNVERIFIED) for phase in phases)
+        plain = system.replace(_UNVERIFIED, "") if whole else system.removesuffix(_UNVERIFIED)
+        return label(plain) + ", no gold"
     words = (word.upper() if word in _ACRONYMS else word for word in system.split("_"))
     return " ".join(words).replace("on policy", "on-policy")
 
@@ -99,12 +111,37 @@ def start(student: str) -> str | None:
     return with_run(before, run) if before else None
 
 
-def twin(student: str) -> str:
-    """The name of a student's twin that was trained without gold answers."""
-    own, run = of_run(student)
-    return with_run(f"{own}_unverified", run)
-
-
 def with_run(system: str, run: str) -> str:
     """The name of a run's system among those of other runs; as it is where `run` is ""."""
     return f"{system}, {run}" if run else system
+
+
+def twin(student: str) -> str | None:
+    """The name of a student's twin: trained in the same phases without gold answers.
+
+    None if there can be none: a phase that learns from rewards, or has no unverified form, needs
+    the gold answers; nor is it known of a student whose name tells no phases.
+    """
+    own, run = of_run(student)
+    try:
+        phases = strategy(own).phases
+    except ConfigError:
+        return None
+    names = [phase.name.removesuffix(_UNVERIFIED) + _UNVERIFIED for phase in phases]
+    if not all(name in PHASES for name in names):
+        return None
+    return with_run(Strategy(tuple(PHASES[name] for name in names)).student, run)
+
+
+def natural(text: str) -> tuple[list, str]:
+    """What to sort texts by so that numbers in them count as numbers: "9" before "10"."""
+    # Words and numbers take turns, so that like is compared with like. Numbers by their length
+    # first: a text may have more digits than an integer can be read from.
+    pieces: list = re.split("([0-9]+)", text)
+    pieces[1::2] = [(len(number.lstrip("0")), number.lstrip("0")) for number in pieces[1::2]]
+    return pieces, text
+
+
+def ordered_levels(levels: Iterable[str]) -> list[str]:
+    """Levels of difficulty by the numbers in them: "Level 2" before "Level 10"."""
+    return sorted(levels, key=natural)

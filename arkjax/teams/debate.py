@@ -1,6 +1,7 @@
 """What a team made of a problem, and what it took."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from arkjax.tasks.problems import Problem
@@ -60,6 +61,10 @@ class Debate:
         "budget", or the field of a condition; several joined by "+" where all had to hold; empty if
         the schedule ran to its end.
       cost: what it took.
+      opening: the answer that it would have given without talking; see `arkjax.teams.opening`.
+      opening_correct: whether that is right.
+      in_pool: whether some message states a right answer, or the team's own is right.
+      confidence: in its answer, see `arkjax.teams.confidence`; NaN where it is not known.
     """
 
     problem: Problem
@@ -72,3 +77,7 @@ class Debate:
     parse_failures: int
     stopped: str
     cost: Cost
+    opening: str | None = None
+    opening_correct: bool = False
+    in_pool: bool = False
+    confidence: float = math.nan

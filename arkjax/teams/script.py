@@ -6,7 +6,9 @@ import json
 from collections.abc import Generator, Sequence
 
 from arkjax.tasks.problems import Problem
+from arkjax.teams.confidence import confidence
 from arkjax.teams.debate import Cost, Debate
+from arkjax.teams.opening import opening_answer
 from arkjax.teams.plans import Plan, Setting, ToolPlan, Voice, instruction
 from arkjax.teams.primitives import Agent, Chosen, Stage
 from arkjax.teams.prompts import (
@@ -68,18 +70,24 @@ class _Table:
         """The whole debate."""
         yield from self._play(self.spec.schedule, Budget())
         verdict = self._verdict()
+        correct = self._is_gold(verdict.answer)
+        opening = self._opening()
         steps = {call.call_id for calls in self.steps.values() for call in calls}
         return Debate(
             problem=self.problem,
             system=self.spec.name,
             calls=tuple(self._in_order(self.calls)),
             answer=verdict.answer,
-            correct=self._is_gold(verdict.answer),
+            correct=correct,
             rounds=self.round,
             tied=verdict.tied,
             parse_failures=sum(not c.parse_ok and c.call_id not in steps for c in self.calls),
             stopped=self.stopped,
             cost=Cost.of(self.calls),
+            opening=opening,
+            opening_correct=correct if opening == verdict.answer else self._is_gold(opening),
+            in_pool=correct or any(map(self._states_gold, self.said)),
+            confidence=self._confidence(verdict),
         )
 
     def _play(self, items: Sequence[Item], after: Budget) -> Generator[list, list[Call], None]:
@@ -379,6 +387,32 @@ class _Table:
     def _verdict(self) -> Verdict:
         spec = self.spec
         return reduce(spec.reducer, spec.voters, self.said, self.setting.grader.equal)
+
+    def _opening(self) -> str | None:
+        spec = self.spec
+
+        def asks(call: Call) -> bool:
+            return spec.reducer.field in spec.stage(call.stage).fields
+
+        equal = self.setting.grader.equal
+        return opening_answer(spec.reducer, spec.voters, self.said, asks, equal)
+
+    def _confidence(self, verdict: Verdict) -> float:
+        spec = self.spec
+        return confidence(
+            spec.reducer,
+            spec.voters,
+            self.said,
+            verdict.answer,
+            self.setting.grader.equal,
+            lambda call: self.setting.voice(spec.agent(call.agent)).tokenizer.decode,
+        )
+
+    def _states_gold(self, call: Call) -> bool:
+        """Whether a message states a right answer; those of most stages are graded already."""
+        if call.correct is not None:
+            return call.correct
+        return self._is_gold(call.parsed.get(self.spec.reducer.field))
 
     def _is_gold(self, answer: str | None) -> bool:
         if answer is None:

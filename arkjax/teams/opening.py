@@ -1,0 +1,69 @@
+"""What a team would have answered if nobody had heard anybody."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from arkjax.teams.reducers import Equal, reduce
+from arkjax.teams.rules import DECIDERS, Reducer
+from arkjax.trajectories.schema import Call
+
+
+def opening(said: Sequence[Call], asks: Callable[[Call], bool]) -> list[Call]:
+    """The messages that were asked for an answer before their authors had heard of any.
+
+    Of a debate those of the first round; of a chain that of its first agent; of agents who read a
+    plan first, all. Whoever read a critique of an answer has heard of it.
+
+    Args:
+      said: the messages that count, in the order spoken.
+      asks: whether a message was asked for an answer.
+    """
+    heard: set[str] = set()
+    opened: list[Call] = []
+    for call in said:
+        aware = not heard.isdisjoint(call.parents)
+        if asks(call) and not aware:
+            opened.append(call)
+        if asks(call) or aware:
+            heard.add(call.call_id)
+    return opened
+
+
+def opening_answer(
+    reducer: Reducer,
+    voters: Sequence[str],
+    said: Sequence[Call],
+    asks: Callable[[Call], bool],
+    equal: Equal,
+) -> str | None:
+    """The answer that the team's own reducer gives over the opening messages.
+
+    Some reducers find nothing there: a judge has not spoken, weights and approvals are not stated,
+    the voters come later. The answer that most of the opening messages state, of equals the first,
+    stands for theirs. None if no opening message states an answer, or the team never gives one.
+
+    Args:
+      reducer: the team's rule.
+      voters: ids of the agents whose answers count, in the team's order.
+      said: the messages that count, in the order spoken.
+      asks: whether a message was asked for an answer.
+      equal: the task's equality of answers.
+    """
+    if reducer.kind == "all":
+        return None
+    opened = opening(said, asks)
+    if _applies(reducer, opened):
+        found = reduce(reducer, voters, opened, equal).answer
+        if found is not None:
+            return found
+    majority = dataclasses.replace(reducer, kind="vote", tie="first", latest=False)
+    authors = list(dict.fromkeys(call.agent for call in opened))
+    return reduce(majority, authors, opened, equal).answer
+
+
+def _applies(reducer: Reducer, opened: Sequence[Call]) -> bool:
+    if reducer.kind in DECIDERS or reducer.kind == "approvals":
+        return False
+    if reducer.kind in ("weighted_vote", "best"):
+        return any(reducer.weight in call.parsed for call in opened)
+    return True
