@@ -11,6 +11,8 @@ from arkjax.reporting.page import esc, figure, page, section
 
 Report = Mapping[str, Any]
 
+_ENDS = ("base", "self_consistency", "team")
+_FACTS = 6
 _TITLE = "What the team added, and what one model kept of it"
 _LIMITS = (
     "What is shown is elicitation and composition: a team draws out of a model what one plain "
@@ -87,7 +89,9 @@ def _facts(report: Report) -> str:
     split = systems.ordered_splits(report["splits"])[0]
     found = report["splits"][split]["systems"]
     best = best_student(report, split)
-    shown = [n for n in ("base", "self_consistency", "team", best) if n and n in found]
+    # Where runs are compared, each may have a base and a team of its own.
+    ends = [n for n in systems.ordered(found) if systems.of_run(n)[0] in _ENDS][:_FACTS]
+    shown = [*ends, best] if best else ends
     items = [
         f"<li>{esc(systems.label(n))}<b>{percent(found[n]['accuracy'])}%</b>"
         f'<span class="soft">{interval(found[n]["ci95"])}</span>'

@@ -47,7 +47,7 @@ def all_plots(report: Report, curves: Curves | None = None) -> dict[str, str]:
         )
     if len(report["splits"][main]["parts"]) > 1:
         figures["accuracy_by_part"] = accuracy_by_part(report, main)
-    if any(report["captured_gain_by_domain"][main].values()):
+    if by_gain(report, main) and any(report["captured_gain_by_domain"][main].values()):
         figures["captured_gain_by_domain"] = captured_gain_by_domain(report, main)
     figures.update(evidence_plots.evidence_plots(report, main))
     if curves and any(finite(line) for line in curves.values()):
