@@ -2,11 +2,12 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from arkjax.evaluation.outcomes import Outcomes
 from arkjax.progress import Progress
+from arkjax.reporting.debates import choose_debates
 from arkjax.reporting.report import build_report, write_report
 from arkjax.run_config import RunConfig
 from arkjax.rundir import RunDirectory
@@ -35,6 +36,8 @@ def report(
       ArkJAXError: if a stage is unfinished, damaged, or of another config.
     """
     outcomes, wall, counts, curves, oracle = [], defaultdict(float), {}, {}, set()
+    debates: list[dict] = []
+    records: dict[str, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
     notes: list[str] = []
     rewards: dict[str, list[dict]] = defaultdict(list)
     for seed in config.seeds:
@@ -45,6 +48,8 @@ def report(
         evaluated, trained = (summaries[name]["parts"] for name in ("evaluate", "distill"))
         answered = Outcomes.load(stages["evaluate"].path / "outcomes.parquet")
         outcomes.append(answered.without(evaluated.keys() - set(config.students)))
+        for split, system, store in _stores(outcomes[-1], seed, stages["evaluate"].path, directory):
+            records[split][system].append(store)
         for name, summary in summaries.items():
             wall[name] += summary["seconds"]
         for student in config.students:
@@ -53,11 +58,11 @@ def report(
         oracle |= set(summaries["evaluate"]["oracle"])
         kept = {name: trained[name].get("kept") for name in session.strategies}
         notes += _untrained(seed, {name: look for name, look in kept.items() if look})
+        counted = summaries["synthesize"]["parts"]
+        counts[seed] = {name: counted[name] for name in session.datasets}
+        debates += json.loads((stages["evaluate"].path / "debates.json").read_text())
         if seed == config.seeds[0]:
-            counted = summaries["synthesize"]["parts"]
-            counts = {name: counted[name] for name in session.datasets}
             curves = _curves(config, stages["base"].path, stages["distill"].path)
-            debates = json.loads((stages["evaluate"].path / "debates.json").read_text())
     built = build_report(
         Outcomes.concatenate(outcomes),
         config_hash=content_hash(config.to_dict()),
@@ -65,15 +70,29 @@ def report(
         device=device_facts(),
         seeds=list(config.seeds),
         wall_seconds=dict(wall),
-        counts=counts,
+        counts=counts[config.seeds[0]],
+        counts_by_seed=counts,
+        records=records,
         process_rewards=rewards,
         notes=[*_remote_players(config, session.team), *notes],
         oracle=sorted(oracle),
         command=f"arkjax run --config {config.name} --workdir runs/{config.name}",
     )
-    write_report(directory.report, built, curves=curves, debates=debates)
+    write_report(directory.report, built, curves=curves, debates=choose_debates(debates))
     progress.say(f"report: {directory.report / 'report.html'}")
     return built
+
+
+def _stores(
+    outcomes: Outcomes, seed: int, path: Path, directory: RunDirectory
+) -> Iterator[tuple[str, str, dict]]:
+    """Where the calls of a seed's outcomes are recorded: by split and system."""
+    for split in outcomes.distinct("split"):
+        rows = outcomes.select(split=split)
+        for system in rows.distinct("system"):
+            store = (path / split / system).relative_to(directory.root).as_posix()
+            calls = int(rows.select(system=system)["calls"].sum())
+            yield split, system, {"seed": seed, "path": store, "calls": calls}
 
 
 def _remote_players(config: RunConfig, team: TeamSpec) -> list[str]:

@@ -15,6 +15,7 @@ from arkjax import cli, config
 from arkjax.distillation.rows import Rows
 from arkjax.evaluation.outcomes import Outcomes
 from arkjax.models.placement import load_model
+from arkjax.reporting.debates import KINDS
 from arkjax.reporting.report import deterministic_view
 from arkjax.run_config import RunConfig
 from arkjax.sharding import ShardingRules, make_mesh
@@ -74,9 +75,56 @@ def test_the_report_has_every_system_on_every_split(tiny_run):
         # The single agent votes over at least as many tokens as the team spends.
         assert costs["self_consistency"] >= 0.9 * costs["team"]
     assert report["wall_seconds"].keys() == set(STAGES)
-    assert not report["missing"] and not report["oracle"]
-    assert "lacks" not in report["first_line"]
+    # Every student has its twin but RSFT's, and answers alone are no control here: that is said.
+    lacking = {"student_rsft_unverified", "control_answer_only"} - set(TINY.students)
+    twinless = "student_rsft" not in TINY.students
+    assert set(report["missing"]) == lacking - ({"student_rsft_unverified"} if twinless else set())
+    assert all(name in report["first_line"] for name in report["missing"])
+    assert not report["oracle"]
     assert (tiny_run / "report" / "report.html").stat().st_size > 10_000
+
+
+def test_every_figure_of_the_report_is_that_of_its_records(tiny_run):
+    report = report_of(tiny_run)
+    for split, systems in report["records"].items():
+        assert systems.keys() == report["splits"][split]["systems"].keys()
+        for name, stores in systems.items():
+            (store,) = stores
+            calls = CallStore(tiny_run / store["path"]).load()
+            entry = report["splits"][split]["systems"][name]
+            assert len(calls) == store["calls"] == entry["calls"] * report["splits"][split]["n"]
+            right = {call.problem_id for call in calls if call.correct}
+            n = report["splits"][split]["n"]
+            assert entry["pool"]["accuracy"] == pytest.approx(len(right) / n)
+            assert entry["device_seconds"] == entry["seconds"] * report["device"]["count"]
+            assert (entry["flips"] is not None) == (name == "team")
+            calibration = entry["calibration"]
+            assert calibration["n"] == n  # every answer of this world stands in the text
+            if entry["calls"] == 1:
+                assert entry["pool"]["gap"] == 0
+    flips = report["splits"]["test"]["systems"]["team"]["flips"]
+    opened = report["splits"]["test"]["systems"]["role_vote"]["accuracy"]
+    n = report["splits"]["test"]["n"]
+    # Roles without communication are the debate's first round, vote for vote.
+    assert flips["misled"]["n"] == round(opened * n)
+    assert flips["corrected"]["n"] == n - round(opened * n)
+    gain = flips["net"]["value"]
+    assert gain == pytest.approx(comparison(report, "team", "role_vote")["difference"])
+    assert report["counts_by_seed"] == {"0": report["counts"]}
+
+
+def test_examples_can_be_found_in_the_records(tiny_run):
+    examples = json.loads((tiny_run / "seed-0" / "evaluate" / "debates.json").read_text())
+    kinds = [example["kind"] for example in examples]
+    assert "corrected" in kinds and kinds == sorted(kinds, key=list(KINDS).index)
+    for example in examples:
+        for record in (example, example["student"], example["base"]):
+            store = CallStore(tiny_run / record["store"])
+            found = [store.get(name) for name in record["call_ids"]]
+            assert found and {call.problem_id for call in found} == {example["problem_id"]}
+        for shown in example["calls"]:
+            call = CallStore(tiny_run / example["store"]).get(shown["call_id"])
+            assert (shown["text"], shown["agent"]) == (call.text, call.agent)
 
 
 def test_the_team_beats_the_base_and_talk_does_it(tiny_run):

@@ -1,126 +1,138 @@
-"""Debates worth reading: plain records of them, and the choice of three that teach something."""
+"""Debates worth reading: plain records of them, and the choice of a few that teach something."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from arkjax.tasks.problems import Grader
+MOST = 2
+"""How many debates of a kind are shown."""
 
-CORRECTED = "The debate corrected a wrong majority: most began wrong, the last answer is right."
-MISLED = "The debate misled the team: most began right, the last answer is wrong."
-FAILED = "The debate failed: no first answer was right, and talking did not help."
-LOST = "The debate failed: a right first answer did not prevail."
-STUDENT = "A student alone, in one call, solved what its team did not."
+KINDS = {
+    "corrected": "Talking corrected the team: it would have begun wrong, and ends right.",
+    "misled": "Talking misled the team: it would have begun right, and ends wrong.",
+    "pool": "The team is wrong although one of its members had the right answer.",
+    "student_right": "A student alone, in one call, solved what its team did not.",
+    "student_wrong": "The team solved what its student, in one call, does not.",
+    "forgot": "The student forgot: the model that it was trained from is right here.",
+    "failed": "The debate failed: nobody had the right answer at any time.",
+}
+"""What a debate can be an example of, in the order in which examples are shown, and in words."""
 
 
 def debate_record(
     debate: Any,
-    grader: Grader,
     *,
     split: str,
+    seed: int,
+    store: str,
+    field: str = "answer",
     student: Mapping[str, Any] | None = None,
+    base: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One debate as plain data.
+    """One debate as plain data, every figure of it as recorded with its calls.
 
     Args:
-      debate: has `problem`, `calls` (each with `stage`, `round`, `agent`, `text`), `answer` and
-        `correct`.
-      grader: of the problem's task; it reads every call's answer.
+      debate: a `Debate` of the team.
       split: that the problem belongs to.
-      student: a student's answer to the same problem: `system`, `text`, `answer`, `correct`.
+      seed: of the run.
+      store: where its calls are recorded, within the run directory.
+      field: the parsed field that is the answer.
+      student: `alone` of a student's answer to the same problem.
+      base: `alone` of the base model's.
 
     Returns:
-      `problem_id, problem, gold, part, split, calls, answer, correct, student`; each of the calls
-      has `stage, round, agent, text, answer, correct`.
+      `problem_id, problem, gold, part, split, seed, store, call_ids, calls, opening,
+      opening_correct, in_pool, answer, correct, student, base`; each of the calls has `call_id,
+      stage, round, agent, text, answer, correct`.
     """
-    calls = []
-    for call in debate.calls:
-        grade = grader.grade(debate.problem, call.text)
-        calls.append(
-            {
-                "stage": call.stage,
-                "round": call.round,
-                "agent": call.agent,
-                "text": call.text,
-                "answer": grade.extracted,
-                "correct": grade.correct,
-            }
-        )
+    calls = [
+        {
+            "call_id": call.call_id,
+            "stage": call.stage,
+            "round": call.round,
+            "agent": call.agent,
+            "text": call.text,
+            "answer": call.parsed.get(field),
+            "correct": bool(call.correct),
+        }
+        for call in debate.calls
+    ]
     return {
         "problem_id": debate.problem.id,
         "problem": debate.problem.question,
         "gold": debate.problem.answer,
         "part": debate.problem.meta.get("part", ""),
         "split": split,
+        "seed": seed,
+        "store": store,
+        "call_ids": [call["call_id"] for call in calls],
         "calls": calls,
+        "opening": debate.opening,
+        "opening_correct": bool(debate.opening_correct),
+        "in_pool": bool(debate.in_pool),
         "answer": debate.answer,
         "correct": bool(debate.correct),
         "student": dict(student) if student else None,
+        "base": dict(base) if base else None,
     }
 
 
-def _opening(debate: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The calls that opened the debate: those of the stage and round of the first call."""
-    calls = debate["calls"]
-    if not calls:
-        return ()
-    first = (calls[0].get("stage"), calls[0].get("round"))
-    return [call for call in calls if (call.get("stage"), call.get("round")) == first]
+def alone(debate: Any, *, system: str, store: str) -> dict[str, Any]:
+    """What a system of one call answered: `system, store, call_ids, text, answer, correct`."""
+    return {
+        "system": system,
+        "store": store,
+        "call_ids": [call.call_id for call in debate.calls],
+        "text": debate.calls[-1].text if debate.calls else "",
+        "answer": debate.answer,
+        "correct": bool(debate.correct),
+    }
 
 
-def _majority_correct(debate: Mapping[str, Any]) -> bool | None:
-    """Whether the most frequent opening answer was right; None where there is no such answer."""
-    opening = _opening(debate)
-    answers = Counter(call["answer"] for call in opening if call["answer"] is not None)
-    ranked = answers.most_common(2)
-    if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
-        return None
-    return next(bool(call["correct"]) for call in opening if call["answer"] == ranked[0][0])
-
-
-def _failure(debate: Mapping[str, Any]) -> str | None:
-    if debate["correct"]:
-        return None
-    if _majority_correct(debate):
-        return MISLED
-    return LOST if any(call["correct"] for call in _opening(debate)) else FAILED
+def kinds(record: Mapping[str, Any]) -> list[str]:
+    """Which of `KINDS` a debate is an example of."""
+    right, began = record["correct"], record["opening_correct"]
+    held = {
+        "corrected": right and not began,
+        "misled": began and not right,
+        "pool": record["in_pool"] and not right,
+        "failed": not record["in_pool"] and not right,
+    }
+    if student := record["student"]:
+        held["student_right"] = student["correct"] and not right
+        held["student_wrong"] = right and not student["correct"]
+        if base := record["base"]:
+            held["forgot"] = base["correct"] and not student["correct"]
+    return [kind for kind in KINDS if held.get(kind)]
 
 
 def choose_debates(debates: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Up to three debates to read, each with `why_chosen`; the same ones for the same input.
+    """Up to two debates of each of `KINDS`, kind by kind; the same ones for the same input.
 
-    In order: one that corrected a wrong majority; one that misled the team, else one that lost a
-    right answer, else any failure; one whose problem a student alone solved, with traps in
-    several domains (part "multi") if there is one. Among equals the shortest is the easiest to
-    read.
+    A debate is shown once, under the first kind that it was chosen for. Among equals the shortest
+    is the easiest to read; of those that a student alone solved, first those with traps in several
+    domains (part "multi").
+
+    Args:
+      debates: records of `debate_record`.
+
+    Returns:
+      The records, each with `kind`, `why_chosen` and, of all that it is an example of, `kinds`.
     """
-    pool = sorted(debates, key=lambda d: (_length(d), d["split"], str(d["problem_id"])))
-    chosen: list[dict[str, Any]] = []
-
-    def choose(reasons: Mapping[int, str]) -> None:
-        taken = {(debate["split"], debate["problem_id"]) for debate in chosen}
-        for index, reason in reasons.items():
-            debate = pool[index]
-            if (debate["split"], debate["problem_id"]) not in taken:
-                chosen.append({**debate, "why_chosen": reason})
-                return
-
-    choose(
-        {i: CORRECTED for i, d in enumerate(pool) if d["correct"] and _majority_correct(d) is False}
-    )
-    failures = {i: _failure(d) for i, d in enumerate(pool)}
-    worst_first = (MISLED, LOST, FAILED)
-    choose({i: why for wanted in worst_first for i, why in failures.items() if why == wanted})
-    alone = [i for i, d in enumerate(pool) if _student_alone(d)]
-    alone.sort(key=lambda i: pool[i].get("part") != "multi")
-    choose(dict.fromkeys(alone, STUDENT))
-    return chosen
+    pool = sorted(debates, key=_by_length)
+    examples = [kinds(record) for record in pool]
+    chosen: dict[int, str] = {}
+    for kind in KINDS:
+        found = [i for i, of in enumerate(examples) if kind in of]
+        if kind == "student_right":
+            found.sort(key=lambda i: pool[i]["part"] != "multi")
+        for i in [i for i in found if i not in chosen][:MOST]:
+            chosen[i] = kind
+    return [
+        {**pool[i], "kind": kind, "kinds": examples[i], "why_chosen": KINDS[kind]}
+        for i, kind in chosen.items()
+    ]
 
 
-def _student_alone(debate: Mapping[str, Any]) -> bool:
-    student = debate.get("student")
-    return bool(student and student["correct"] and not debate["correct"])
-
-
-def _length(debate: Mapping[str, Any]) -> int:
-    return sum(len(call["text"]) for call in debate["calls"])
+def _by_length(record: Mapping[str, Any]) -> tuple:
+    length = sum(len(call["text"]) for call in record["calls"])
+    return (length, record["split"], str(record["problem_id"]), record["seed"])

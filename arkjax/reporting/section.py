@@ -1,6 +1,5 @@
 """One split of a report: every figure of every system on it."""
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -123,9 +122,16 @@ class Split:
             "over_seeds": _spread(by_seed),
             "pool": _pool(self._pools[name]),
             "flips": _flips(self._flips.get(name)),
-            "calibration": _calibration(rows),
+            "calibration": self._calibration(name),
             "oracle": name in oracle,
         }
+
+    def _calibration(self, name: str) -> dict[str, Any] | None:
+        confidence = self.rows.matrix(name, self.name, "confidence")
+        found = evidence.calibration(confidence.ravel(), self.cells[name].ravel())
+        if found is None:
+            return None
+        return {**vars(found), "bins": [vars(one) for one in found.bins]}
 
     def _accuracy(self, name: str, column: str, value: str) -> dict[str, Any]:
         return _shown(self.bootstrap((column, value)).accuracy(name))
@@ -185,10 +191,3 @@ def _flips(flips: evidence.Flips | None) -> dict[str, Any] | None:
         "misled": _turned(flips.misled),
         "net": {"value": flips.net.value, "ci95": list(flips.net.ci95)},
     }
-
-
-def _calibration(rows: Outcomes) -> dict[str, Any] | None:
-    found = evidence.calibration(rows["confidence"], rows["correct"])
-    if found is None:
-        return None
-    return {**dataclasses.asdict(found), "bins": [vars(one) for one in found.bins]}

@@ -2,15 +2,20 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from arkjax.evaluation.outcomes import Outcomes
 from arkjax.evaluation.systems import outcomes_of, systems
-from arkjax.reporting.debates import choose_debates, debate_record
+from arkjax.reporting.debates import alone, choose_debates, debate_record
 from arkjax.session import Session
 from arkjax.stages.process_rewards import process_rewards
 from arkjax.storage import write_atomic
+from arkjax.teams.debate import Debate
 from arkjax.trajectories.store import CallStore
+
+Played = Mapping[str, Mapping[str, Debate]]
+"""Debates by system and problem id."""
 
 
 def evaluate(session: Session, path: Path) -> dict:
@@ -29,7 +34,7 @@ def evaluate(session: Session, path: Path) -> dict:
         config.students,
         config.policy,
     )
-    records, debates_to_read = [], []
+    records = []
     played = defaultdict(dict)
     for system in compared:
         for split in config.evaluation.splits:
@@ -49,28 +54,12 @@ def evaluate(session: Session, path: Path) -> dict:
             if split == config.evaluation.splits[0]:
                 played[system.name] = {debate.problem.id: debate for debate in debates}
     split = config.evaluation.splits[0]
-    best = max(
-        (name for name in config.students if name.startswith("student")),
-        key=lambda name: sum(d.correct for d in played[name].values()),
-        default=None,
-    )
-    for debate in played["team"].values():
-        alone = None
-        if best is not None:
-            answer = played[best][debate.problem.id]
-            alone = {
-                "system": best,
-                "text": answer.calls[0].text,
-                "answer": answer.answer,
-                "correct": answer.correct,
-            }
-        record = debate_record(debate, session.task.grader, split=split, student=alone)
-        debates_to_read.append(record)
+    examples = choose_debates(_debates(session, path, split, played))
     if others := made.keys() - set(config.students):
         before = Outcomes.load(path / "outcomes.parquet").records()
         records += [outcome for outcome in before if outcome.system in others]
     Outcomes.from_records(records).save(path / "outcomes.parquet")
-    write_atomic(path / "debates.json", json.dumps(choose_debates(debates_to_read), indent=1))
+    write_atomic(path / "debates.json", json.dumps(examples, indent=1))
     rewards = process_rewards(
         session,
         [name for name in config.students if name not in made],
@@ -86,3 +75,31 @@ def evaluate(session: Session, path: Path) -> dict:
             if name not in made
         },
     }
+
+
+def _debates(session: Session, path: Path, split: str, played: Played) -> Iterator[dict]:
+    """The team's debates on a split as records, beside what the best student and base answered."""
+    best = max(
+        (name for name in session.config.students if name.startswith("student")),
+        key=lambda name: sum(debate.correct for debate in played[name].values()),
+        default=None,
+    )
+
+    def store(system: str) -> str:
+        return (path / split / system).relative_to(session.run.root).as_posix()
+
+    def single(system: str | None, problem_id: str) -> dict | None:
+        if system is None:
+            return None
+        return alone(played[system][problem_id], system=system, store=store(system))
+
+    for problem_id, debate in played["team"].items():
+        yield debate_record(
+            debate,
+            split=split,
+            seed=session.seed,
+            store=store("team"),
+            field=session.team.reducer.field,
+            student=single(best, problem_id),
+            base=single("base", problem_id),
+        )

@@ -11,7 +11,12 @@ from arkjax.evaluation.outcomes import Outcome, Outcomes
 
 
 def outcome(**changes):
-    row = Outcome(0, "test", "base", "p0", "plain", "coins", True, "3", 1, 40, 10, 0.5)
+    costs = dict(calls=1, prompt_tokens=40, generated_tokens=10, seconds=0.5)
+    talk = dict(in_pool=True, opening_correct=True, confidence=0.75, rounds=1)
+    row = Outcome(
+        seed=0, split="test", system="base", problem_id="p0", part="plain", domain="coins",
+        correct=True, answer="3", difficulty="Level 2", **costs, **talk,
+    )  # fmt: skip
     return dataclasses.replace(row, **changes)
 
 
@@ -96,10 +101,28 @@ def test_matrix_refuses_systems_on_other_problems():
         Outcomes.from_records(rows).matrix("student", "test")
 
 
-def test_problem_with_two_domains_is_refused():
-    table = Outcomes.from_records([outcome(), outcome(system="team", domain="gap")])
-    with pytest.raises(DataError, match="problem 'p0': domain"):
+@pytest.mark.parametrize("fact", ["domain", "part", "difficulty"])
+def test_problem_of_which_two_things_are_said_is_refused(fact):
+    table = Outcomes.from_records([outcome(), outcome(system="team", **{fact: "gap"})])
+    with pytest.raises(DataError, match=f"problem 'p0': {fact}"):
         table.problems("test")
+
+
+def test_table_of_fewer_columns_is_refused_with_the_remedy(tmp_path):
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "outcomes.parquet"
+    Outcomes.from_records(grid()).save(path)
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["confidence"]), path)
+    with pytest.raises(DataError, match="outcomes.parquet: has columns.*--redo evaluate"):
+        Outcomes.load(path)
+
+
+def test_confidence_that_is_not_known_stays_unknown(tmp_path):
+    path = tmp_path / "outcomes.parquet"
+    Outcomes.from_records([outcome(confidence=float("nan")), outcome()]).save(path)
+    assert np.isnan(Outcomes.load(path)["confidence"]).tolist() == [True, False]
 
 
 def test_select_and_costs():
@@ -115,3 +138,13 @@ def test_select_and_costs():
     assert cost.cost_per_correct(base)["generated_tokens"] == 150
     assert cost.cost_per_correct(table.select(system="team"))["calls"] is None
     assert set(cost.cost_by_system(table, "test")) == {"base", "team"}
+
+
+def test_all_devices_are_held_while_the_generator_works():
+    rows = [outcome(seconds=3.0), outcome(problem_id="p1", correct=False, seconds=1.0)]
+    table = Outcomes.from_records(rows)
+    assert cost.cost_per_problem(table, devices=8)["device_seconds"] == 16
+    assert cost.cost_per_problem(table, devices=8)["seconds"] == 2
+    assert cost.cost_per_correct(table, devices=8)["device_seconds"] == 32
+    nothing = cost.cost_per_problem(Outcomes.from_records([]))
+    assert set(nothing.values()) == {0.0} and "device_seconds" in nothing

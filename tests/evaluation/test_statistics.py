@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from arkjax.errors import DataError
-from arkjax.evaluation.statistics import PairedBootstrap, holm, mcnemar
+from arkjax.evaluation.statistics import PairedBootstrap, holm, mcnemar, mcnemar_over_seeds
 
 
 def correlated(rng, seeds, problems, gap=0.1, share=0.7):
@@ -164,3 +164,30 @@ def test_mcnemar_refuses_unaligned():
 def test_holm_steps_down_and_never_falls():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_over_seeds_each_problem_counts_once():
+    a = np.array([[1, 1, 1, 0, 1, 0], [1, 0, 1, 0, 0, 0], [1, 1, 0, 1, 0, 0]], dtype=bool)
+    b = np.array([[0, 0, 1, 0, 0, 0], [0, 1, 1, 0, 1, 1], [0, 0, 0, 0, 0, 1]], dtype=bool)
+    # a leads by 3, 1, 0, 1, 0 and -2 runs: three problems are a's, one is b's.
+    found = mcnemar_over_seeds(a, b)
+    assert (found.only_a, found.only_b) == (3, 1)
+    assert found.p == pytest.approx(2 * (1 + 4) / 16)
+    assert mcnemar_over_seeds(a[:1], b[:1]) == mcnemar(a[0], b[0])
+    # The same run three times over is no more evidence than once.
+    assert mcnemar_over_seeds(np.repeat(a[:1], 3, 0), np.repeat(b[:1], 3, 0)) == mcnemar(a[0], b[0])
+    with pytest.raises(DataError, match="one shape"):
+        mcnemar_over_seeds(a, b[:1])
+
+
+def test_share_is_a_ratio_and_exact_at_its_ends():
+    whole = np.arange(40)[None] < 20
+    cells = {"whole": whole, "half": np.arange(40)[None] < 10, "none": whole & False}
+    boot = PairedBootstrap({**cells, "all": whole}, resamples=2000)
+    half = boot.share("half", "whole")
+    assert half.value == 0.5
+    # Ten of twenty: the exact binomial interval is [0.272, 0.728].
+    assert half.ci95 == pytest.approx((0.272, 0.728), abs=0.05)
+    assert boot.share("none", "whole").ci95 == (0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
+    assert boot.share("all", "whole").ci95 == (pytest.approx(0.025 ** (1 / 20)), 1.0)
+    assert boot.share("none", "none") is None

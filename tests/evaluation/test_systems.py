@@ -58,9 +58,14 @@ def test_the_budget_is_at_least_the_teams_and_no_sample_too_many(team, sample):
 
 
 def test_outcomes_keep_every_figure_of_a_debate():
-    problem = Problem("p1", "q", "3", "embedded_world", "coins+gap", {"part": "multi"})
+    problem = Problem(
+        "p1", "q", "3", "embedded_world", "coins+gap", {"part": "multi", "difficulty": 3}
+    )
     cost = Cost(calls=8, prompt_tokens=400, prefill_tokens=90, generated_tokens=150, seconds=0.25)
-    debate = Debate(problem, "debate", (), "3", True, 2, False, 0, "", cost)
+    debate = Debate(
+        problem, "debate", (), "3", True, 2, False, 0, "", cost,
+        opening="5", opening_correct=False, in_pool=True, confidence=0.75,
+    )  # fmt: skip
     silent = dataclasses.replace(
         debate, problem=dataclasses.replace(problem, id="p2", meta={}), answer=None, correct=False
     )
@@ -78,7 +83,12 @@ def test_outcomes_keep_every_figure_of_a_debate():
         "prompt_tokens": 400,
         "generated_tokens": 150,
         "seconds": 0.25,
+        "difficulty": "3",
+        "in_pool": True,
+        "opening_correct": False,
+        "confidence": 0.75,
+        "rounds": 2,
     }
-    assert second.part == "" and not second.correct
+    assert (second.part, second.difficulty) == ("", "") and not second.correct
     # A team without an answer has the empty one in the table.
     assert Outcomes.from_records([first, second])["answer"].tolist() == ["3", ""]

@@ -132,7 +132,8 @@ def small_run(root, finished=True):
         evaluate = root / "seed-0" / "evaluate"
         facts = dict(
             seed=0, split="test", part="multi", domain="gap", calls=1, prompt_tokens=3,
-            generated_tokens=3, seconds=0.5,
+            generated_tokens=3, seconds=0.5, difficulty="", in_pool=True, opening_correct=True,
+            confidence=0.5, rounds=1,
         )  # fmt: skip
         outcomes = []
         for system in ("team", "base"):

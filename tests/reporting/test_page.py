@@ -3,14 +3,12 @@
 import json
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import pytest
 
 from arkjax.evaluation.outcomes import Outcomes
-from arkjax.reporting import debates, labels, plots
+from arkjax.reporting import labels, plots
 from arkjax.reporting.html import render_html
-from arkjax.tasks.problems import Grade, Problem
 
 from .test_report import build, outcomes
 
@@ -183,41 +181,3 @@ def test_labels_do_not_cover_each_other():
             wide = min(box.x1, other.x1) - max(box.x0, other.x0)
             high = min(box.y1, other.y1) - max(box.y0, other.y0)
             assert wide <= 0 or high <= 3  # descenders of one line in the leading of the next
-
-
-def test_choice_of_debates():
-    solved = {"system": "student_da", "text": "so 3", "answer": "3", "correct": True}
-    pool = [
-        debate("easy", [True, True, True], True),
-        debate("corrected", [False, False, True], True),
-        debate("failed", [False, False, False], False),
-        debate("misled", [True, True, False], False, solved),
-        debate("alone", [False, False, False], False, solved),
-        debate("alone on multi", [False, False, False, False], False, solved, part="multi"),
-    ]
-    chosen = debates.choose_debates(pool)
-    assert [d["problem_id"] for d in chosen] == ["corrected", "misled", "alone on multi"]
-    assert [d["why_chosen"] for d in chosen] == [
-        debates.CORRECTED, debates.MISLED, debates.STUDENT,
-    ]  # fmt: skip
-    assert debates.choose_debates(pool[::-1]) == chosen
-    assert debates.choose_debates(pool[:1]) == []
-    assert debates.choose_debates([{**pool[0], "calls": []}]) == []
-
-
-def test_debate_record_grades_every_call():
-    class Reads:
-        def grade(self, problem, text):
-            return Grade(text == problem.answer, text or None, "")
-
-    problem = Problem("p", "2+1", "3", "sums", "plus", {"part": "multi"})
-    calls = [
-        SimpleNamespace(stage="debate", round=0, agent="ada", text=text) for text in ("3", "4", "")
-    ]
-    played = SimpleNamespace(problem=problem, calls=calls, answer="3", correct=True)
-    record = debates.debate_record(played, Reads(), split="test")
-    assert [(c["answer"], c["correct"]) for c in record["calls"]] == [
-        ("3", True), ("4", False), (None, False),
-    ]  # fmt: skip
-    assert record["part"] == "multi" and record["gold"] == "3"
-    json.dumps(record)
