@@ -97,8 +97,8 @@ def common_problems(
         if any(left.values()):
             text = ", ".join(f"{number:,} of {name}" for name, number in left.items() if number)
             notes.append(
-                f"On {split} the {len(shared):,} problems are compared that all runs have answered; "
-                f"left out: {text}."
+                f"On {split} the {len(shared):,} problems are compared that all runs have "
+                f"answered; left out: {text}."
             )
     if not common:
         _explain(runs, of_runs)

@@ -77,8 +77,8 @@ def draw(name: str, title: str, description: str, height: float, paint: Callable
     """Let `paint(figure)` draw on a figure `height` inches high; return it as one <svg> element.
 
     Args:
-      name: of letters, digits and hyphens; every id is prefixed by it, so that several pictures
-        can share a page.
+      name: of letters, digits and hyphens; every id begins with "plot-" and it, so that several
+        pictures can share a page.
       title: names the picture.
       description: says what it shows, to those who do not see it.
       height: in inches; the width is `WIDTH`.
@@ -88,6 +88,7 @@ def draw(name: str, title: str, description: str, height: float, paint: Callable
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    name = f"plot-{name}"
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -126,6 +127,12 @@ def wrapped(text: str, width: int = 17) -> str:
     if len(lines) > 2:
         lines = [lines[0], lines[1][: width - 1] + "…"]
     return "\n".join(lines)
+
+
+def clipped(text: str, width: int = 30) -> str:
+    """A name in one line that a picture has room for, without control characters."""
+    text = " ".join(plain(text).split())
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def grid(axes: Any, axis: str = "both") -> None:

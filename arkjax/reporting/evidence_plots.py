@@ -12,10 +12,10 @@ from arkjax.reporting.drawing import (
     DASHES,
     INK,
     Report,
+    clipped,
     draw,
     grid,
     legend,
-    plain,
     point,
     wrapped,
 )
@@ -99,7 +99,7 @@ def accuracy_by_difficulty(found: Found, names: Sequence[str], split: str) -> st
             axes.plot(xs, ys, color=COLORS[kind], linewidth=1.2, linestyle=dashes)
             for x, (_, e) in zip(xs, known, strict=True):
                 axes.plot([x, x], [100 * end for end in e["ci95"]], color=COLORS[kind], lw=1.6)
-            point(axes, xs, ys, name, label=plain(systems.label(name)))
+            point(axes, xs, ys, name, label=clipped(systems.label(name)))
         sizes = {lv: next(e["n"] for n in names if (e := entry(n, lv))) for lv in steps}
         ticks = [f"{wrapped(level, 9)}\n({sizes[level]:,})" for level in steps]
         axes.set_xticks(range(len(steps)), ticks, linespacing=1.05)
@@ -225,7 +225,7 @@ def flips(entry: Mapping[str, Any], name: str, split: str, ident: str) -> str:
             handles[::-1], names[::-1], loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2,
             frameon=False, columnspacing=1.2,
         )  # fmt: skip
-        axes.set_title(plain(f"{systems.label(name)}: {total:,} answers"), loc="left")
+        axes.set_title(f"{clipped(systems.label(name))}: {total:,} answers", loc="left")
 
     return draw(ident, f"Answers turned by {systems.label(name)} on {split}", described, 3.3, paint)
 
@@ -269,7 +269,7 @@ def reliability(entry: Mapping[str, Any], name: str, split: str, ident: str) -> 
         upper.set_xlim(-4, 104)
         upper.set_ylim(-6, 106)
         upper.set_ylabel("right, %")
-        upper.set_title(plain(f"{systems.label(name)}: ECE {100 * found['ece']:.1f}"), loc="left")
+        upper.set_title(f"{clipped(systems.label(name))}: ECE {100 * found['ece']:.1f}", loc="left")
         grid(upper)
         most = max((one["n"] for one in filled), default=1)
         for one in filled:

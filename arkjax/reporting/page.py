@@ -158,8 +158,9 @@ def table(
       rows: cells that are HTML; a cell that starts with "<td" or "<th" stands as it is.
       numbers: the columns whose heads are set to the right, as their cells are.
     """
+    number = ' class="n"'
     columns = "".join(
-        f'<th scope="col" class="{"n" if at in numbers else ""}">{esc(name)}</th>'
+        f'<th scope="col"{number if at in numbers else ""}>{esc(name)}</th>'
         for at, name in enumerate(head)
     )
     lines = []

@@ -12,12 +12,12 @@ from arkjax.reporting.drawing import (
     LINES,
     TEXT,
     Report,
+    clipped,
     draw,
     finite,
     grid,
     legend,
     log_ticks,
-    plain,
     point,
     standalone,
     wrapped,
@@ -109,14 +109,14 @@ def accuracy_against_cost(report: Report, split: str, cost: str, name: str) -> s
         axes.set_xlabel(f"{COSTS[cost]} per problem (log)")
         axes.set_ylabel("accuracy, %")
         size = report["splits"][split]["n"]
-        axes.set_title(plain(f"{split}: {size:,} problem{'s' * (size != 1)}"), loc="left")
+        axes.set_title(f"{clipped(split)}: {size:,} problem{'s' * (size != 1)}", loc="left")
         chosen = _named(report, split, on_front)
         ranked = chosen + [n for n in names if n not in chosen]
         labels.place(
             axes,
             [(spent[n], values[n]) for n in ranked],
             [ends[n] for n in ranked],
-            [plain(systems.label(n)) for n in chosen],
+            [clipped(systems.label(n)) for n in chosen],
             flat,
         )
 
@@ -219,7 +219,7 @@ def captured_gain_by_domain(report: Report, split: str) -> str:
                 ends += [100 * share, *(end for end in (low, high) if abs(end) < 1e6)]
                 kind = systems.kind(n)
                 axes.plot([low, high], [at, at], color=COLORS[kind], linewidth=1.8)
-                point(axes, 100 * share, at, n, label=plain(systems.label(n)))
+                point(axes, 100 * share, at, n, label=clipped(systems.label(n)))
         # A domain with hardly any gain has an interval that would squeeze all the others.
         axes.set_xlim(max(min(ends) - 12, -100), min(max(ends) + 12, 300))
         axes.set_ylim(-0.55, len(domains) - 0.1)
@@ -260,7 +260,7 @@ def learning_curves(curves: Curves) -> str:
             for number, name in enumerate(names):
                 axes.plot(
                     *zip(*lines[name], strict=True),
-                    label=plain(systems.label(name)),
+                    label=clipped(systems.label(name)),
                     color=LINES[number % len(LINES)],
                     linestyle=DASHES[number % len(DASHES)],
                     linewidth=1.7,
