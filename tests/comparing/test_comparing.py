@@ -12,6 +12,7 @@ from arkjax.errors import ConfigError, DataError
 from arkjax.evaluation.outcomes import Outcomes
 from arkjax.reporting.report import build_report, write_report
 from arkjax.rundir import RunDirectory
+from arkjax.storage import write_atomic
 
 ACCURACY = {"base": 0.4, "team": 0.8, "student_da": 0.7}
 
@@ -48,6 +49,7 @@ def make_run(root, accuracy=ACCURACY, seeds=(0, 1), task="mine", devices=1, more
             tables.append(Outcomes.from_records(of_seed))
             tables[-1].save(stage.path / "outcomes.parquet")
             stage.finish({"seconds": 1.0})
+        directory.report.mkdir(exist_ok=True)
     report = build_report(
         Outcomes.concatenate(tables),
         config_hash="c0ffee" * 4 + str(len(accuracy)),
@@ -59,8 +61,7 @@ def make_run(root, accuracy=ACCURACY, seeds=(0, 1), task="mine", devices=1, more
         resamples=200,
         command=f"arkjax run --workdir {root.name}",
     )
-    with RunDirectory(root) as directory:
-        write_report(directory.report, report)
+    write_atomic(root / "report" / "report.json", json.dumps(report))
     return root
 
 

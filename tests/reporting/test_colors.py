@@ -1,4 +1,4 @@
-"""What can be told apart and read: contrast of text, and colours as colour-blind people see them."""
+"""What can be read and told apart: contrast of text, and colours as the colour-blind see them."""
 
 import itertools
 import re
