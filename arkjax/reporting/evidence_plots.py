@@ -47,8 +47,8 @@ def evidence_plots(report: Report, split: str) -> dict[str, str]:
     for number, name in enumerate(turned[:_EACH]):
         figures[f"flips_{number}"] = flips(found[name], name, split, f"flips-{number}")
     sure = [name for name in systems.ordered(found) if found[name].get("calibration")]
-    sure = [name for name in sure if len(found[name]["calibration"]["bins"]) > 1] or sure
-    told = sorted(sure, key=lambda name: systems.kind(name) not in ("team", "vote"))
+    first = ("team", "self_consistency", best_student(report, split), *sure)
+    told = list(dict.fromkeys(name for name in first if name in sure))
     for number, name in enumerate(told[:_EACH]):
         figures[f"calibration_{number}"] = reliability(
             found[name], name, split, f"calibration-{number}"

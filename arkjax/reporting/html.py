@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from arkjax.reporting import evidence_tables, plots, readings, systems, tables
+from arkjax.reporting import evidence_plots, evidence_tables, plots, readings, systems, tables
 from arkjax.reporting.domains import domain_sentence
 from arkjax.reporting.front import front_sentence
 from arkjax.reporting.headline import best_student, interval, percent
@@ -180,7 +180,7 @@ def _domains(report: Report, split: str, figures: Mapping[str, str]) -> str:
     sentence = domain_sentence(report, split)
     said = f'<p class="finding">{esc(sentence)}</p>' if sentence else ""
     drawn = _figures(figures, captions)
-    table = tables.domains(report, split)
+    table = tables.domains(report, split, evidence_plots.chosen(report, split))
     return said + drawn + table if drawn or said else table
 
 
@@ -213,7 +213,8 @@ def _calibration(report: Report, split: str, figures: Mapping[str, str]) -> str:
         "On the dashed line a system is right as often as it is sure; above it is too modest, "
         "below it too sure. Bars: how many answers were how sure."
     )
-    drawn = _figures(figures, _starting(figures, "calibration_", caption))
+    captions = _starting(figures, "calibration_", "The same of another system.")
+    drawn = _figures(figures, captions | {"calibration_0": caption})
     return drawn + evidence_tables.calibration(report, split)
 
 

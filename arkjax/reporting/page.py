@@ -44,6 +44,8 @@ nav { background: var(--card); border-radius: .5rem; padding: .75rem .9rem; marg
 .wide { overflow-x: auto; margin: .75rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; overflow-wrap: normal; }
 caption { text-align: left; padding-bottom: .4rem; caption-side: top; }
+caption span { position: sticky; left: 0; display: inline-block;
+  max-width: min(46rem, calc(100vw - 2rem)); }
 th, td { text-align: left; padding: .38rem .7rem .38rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
 thead th { vertical-align: bottom; font-weight: 600; } tbody th { font-weight: 500; }
@@ -80,9 +82,9 @@ ul { padding-left: 1.2rem; max-width: 46rem; } ul.facts { max-width: none; }
   .figures { grid-template-columns: 1fr 1fr; } figure { max-width: 8.5cm; }
   .debate { border: 0; padding: 0; } .call, figure, tr, .facts li { break-inside: avoid; }
   .wide { overflow: visible; } thead { display: table-header-group; }
-  table { font-size: 8pt; table-layout: auto; } th, td, td.n, .name { white-space: normal;
-    min-width: 0; padding: .2rem .3rem .2rem 0; overflow-wrap: anywhere; }
-  td.n, td.n small { overflow-wrap: normal; }
+  table { font-size: 7.5pt; } th, td, td.n, th.n, .name { white-space: normal; min-width: 0;
+    padding: .2rem .3rem .2rem 0; overflow-wrap: anywhere; }
+  thead th, thead th.n, td.n, td.n small { overflow-wrap: normal; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   details:not([open]) > summary::after { content: " (folded: open it before printing)"; } }
 @supports selector(::details-content) { @media print {
@@ -169,7 +171,7 @@ def table(
         lines.append(f'<tr><th scope="row" class="name">{first}</th>{"".join(cells)}</tr>')
     return (
         f'<div class="wide" role="region" tabindex="0" aria-label="{esc(caption)}"><table>'
-        f"<caption>{esc(caption)}</caption>"
+        f"<caption><span>{esc(caption)}</span></caption>"
         f"<thead><tr>{columns}</tr></thead>\n<tbody>\n"
         + "\n".join(lines)
         + "\n</tbody></table></div>"

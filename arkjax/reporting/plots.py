@@ -94,7 +94,7 @@ def accuracy_against_cost(report: Report, split: str, cost: str, name: str) -> s
             *zip(*steps, strict=True), where="post", color=INK, linewidth=1.0, alpha=0.7,
             linestyle=(0, (4, 2)),
         )  # fmt: skip
-        for n in names:
+        for n in names[::-1]:  # students over controls
             kind = systems.kind(n)
             axes.plot([spent[n]] * 2, ends[n], color=COLORS[kind], linewidth=1.6)
             point(axes, spent[n], values[n], n)
