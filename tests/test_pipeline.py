@@ -17,11 +17,12 @@ from arkjax.evaluation.outcomes import Outcomes
 from arkjax.models.placement import load_model
 from arkjax.reporting.debates import KINDS
 from arkjax.reporting.report import deterministic_view
+from arkjax.reporting.systems import CONTROLS
 from arkjax.run_config import RunConfig
 from arkjax.sharding import ShardingRules, make_mesh
 from arkjax.shipped import shipped_path
-from arkjax.tasks.registry import evaluation_hashes
-from arkjax.tasks.world_documents import get_task, make_documents
+from arkjax.tasks.registry import evaluation_hashes, get_task
+from arkjax.tasks.world_documents import make_documents
 from arkjax.text.chat import PlainChat
 from arkjax.text.tokenizer import Tokenizer
 from arkjax.training.base import base_rows
@@ -75,10 +76,9 @@ def test_the_report_has_every_system_on_every_split(tiny_run):
         # The single agent votes over at least as many tokens as the team spends.
         assert costs["self_consistency"] >= 0.9 * costs["team"]
     assert report["wall_seconds"].keys() == set(STAGES)
-    # Every student has its twin but RSFT's, and answers alone are no control here: that is said.
-    lacking = {"student_rsft_unverified", "control_answer_only"} - set(TINY.students)
-    twinless = "student_rsft" not in TINY.students
-    assert set(report["missing"]) == lacking - ({"student_rsft_unverified"} if twinless else set())
+    # What the config leaves out is missing, each student's own twin among it, and that is said.
+    wanted = {"student_rsft_unverified", "student_da_unverified", *CONTROLS}
+    assert set(report["missing"]) == wanted - systems
     assert all(name in report["first_line"] for name in report["missing"])
     assert not report["oracle"]
     assert (tiny_run / "report" / "report.html").stat().st_size > 10_000

@@ -92,7 +92,7 @@ def answer_probability(call: Call, answer: str, decode: Decode) -> float:
 
 def _states(call: Call, field: str, answer: str, equal: Equal) -> bool:
     stated = call.parsed.get(field)
-    return stated is not None and bool(equal(stated, answer))
+    return stated is not None and (stated == answer or bool(equal(stated, answer)))
 
 
 def _last_mention(text: str, answer: str) -> tuple[int, int] | None:

@@ -1,14 +1,14 @@
 """What a team would have answered if nobody had heard anybody."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 
 from arkjax.teams.reducers import Equal, reduce
 from arkjax.teams.rules import DECIDERS, Reducer
 from arkjax.trajectories.schema import Call
 
 
-def opening(said: Sequence[Call], asks: Callable[[Call], bool]) -> list[Call]:
+def opening(said: Sequence[Call], asking: Collection[str]) -> list[Call]:
     """The messages that were asked for an answer before their authors had heard of any.
 
     Of a debate those of the first round; of a chain that of its first agent; of agents who read a
@@ -16,15 +16,15 @@ def opening(said: Sequence[Call], asks: Callable[[Call], bool]) -> list[Call]:
 
     Args:
       said: the messages that count, in the order spoken.
-      asks: whether a message was asked for an answer.
+      asking: names of the stages that ask for an answer.
     """
     heard: set[str] = set()
     opened: list[Call] = []
     for call in said:
-        aware = not heard.isdisjoint(call.parents)
-        if asks(call) and not aware:
+        asked, aware = call.stage in asking, not heard.isdisjoint(call.parents)
+        if asked and not aware:
             opened.append(call)
-        if asks(call) or aware:
+        if asked or aware:
             heard.add(call.call_id)
     return opened
 
@@ -32,8 +32,7 @@ def opening(said: Sequence[Call], asks: Callable[[Call], bool]) -> list[Call]:
 def opening_answer(
     reducer: Reducer,
     voters: Sequence[str],
-    said: Sequence[Call],
-    asks: Callable[[Call], bool],
+    opened: Sequence[Call],
     equal: Equal,
 ) -> str | None:
     """The answer that the team's own reducer gives over the opening messages.
@@ -45,13 +44,11 @@ def opening_answer(
     Args:
       reducer: the team's rule.
       voters: ids of the agents whose answers count, in the team's order.
-      said: the messages that count, in the order spoken.
-      asks: whether a message was asked for an answer.
+      opened: of `opening`.
       equal: the task's equality of answers.
     """
     if reducer.kind == "all":
         return None
-    opened = opening(said, asks)
     if _applies(reducer, opened):
         found = reduce(reducer, voters, opened, equal).answer
         if found is not None:

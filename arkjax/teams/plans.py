@@ -68,6 +68,12 @@ class Setting:
         return [name for agent in self.spec.agents for name in (agent.id, agent.name)]
 
     @functools.cached_property
+    def asking(self) -> frozenset[str]:
+        """Names of the stages that ask for the answer of the team's reducer."""
+        field = self.spec.reducer.field
+        return frozenset(stage.name for stage in self.spec.stages if field in stage.fields)
+
+    @functools.cached_property
     def _samplings(self) -> dict[tuple[str, str], tuple[SamplingParams, dict[str, Any]]]:
         """What `_sampling` has found, by stage and agent."""
         return {}

@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from arkjax.tasks.problems import Problem
 from arkjax.teams.confidence import confidence
 from arkjax.teams.debate import Cost, Debate
-from arkjax.teams.opening import opening_answer
+from arkjax.teams.opening import opening, opening_answer
 from arkjax.teams.plans import Plan, Setting, ToolPlan, Voice, instruction
 from arkjax.teams.primitives import Agent, Chosen, Stage
 from arkjax.teams.prompts import (
@@ -71,7 +71,7 @@ class _Table:
         yield from self._play(self.spec.schedule, Budget())
         verdict = self._verdict()
         correct = self._is_gold(verdict.answer)
-        opening = self._opening()
+        opened = self._opening(verdict)
         steps = {call.call_id for calls in self.steps.values() for call in calls}
         return Debate(
             problem=self.problem,
@@ -84,8 +84,8 @@ class _Table:
             parse_failures=sum(not c.parse_ok and c.call_id not in steps for c in self.calls),
             stopped=self.stopped,
             cost=Cost.of(self.calls),
-            opening=opening,
-            opening_correct=correct if opening == verdict.answer else self._is_gold(opening),
+            opening=opened,
+            opening_correct=correct if opened == verdict.answer else self._is_gold(opened),
             in_pool=correct or any(map(self._states_gold, self.said)),
             confidence=self._confidence(verdict),
         )
@@ -388,14 +388,13 @@ class _Table:
         spec = self.spec
         return reduce(spec.reducer, spec.voters, self.said, self.setting.grader.equal)
 
-    def _opening(self) -> str | None:
-        spec = self.spec
-
-        def asks(call: Call) -> bool:
-            return spec.reducer.field in spec.stage(call.stage).fields
-
-        equal = self.setting.grader.equal
-        return opening_answer(spec.reducer, spec.voters, self.said, asks, equal)
+    def _opening(self, verdict: Verdict) -> str | None:
+        """What the team would have answered without talking."""
+        spec, setting = self.spec, self.setting
+        opened = opening(self.said, setting.asking)
+        if len(opened) == len(self.said):
+            return verdict.answer
+        return opening_answer(spec.reducer, spec.voters, opened, setting.grader.equal)
 
     def _confidence(self, verdict: Verdict) -> float:
         spec = self.spec

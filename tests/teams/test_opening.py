@@ -28,12 +28,8 @@ def call(name, answer=None, parents=(), stage="talk", **parsed):
     )  # fmt: skip
 
 
-def asks(message):
-    return message.stage == "talk"
-
-
 def answered(reducer, said, voters=VOTERS):
-    return opening_answer(reducer, voters, said, asks, equal)
+    return opening_answer(reducer, voters, opening(said, {"talk"}), equal)
 
 
 DEBATE = [
@@ -43,7 +39,7 @@ DEBATE = [
 
 
 def names(said):
-    return [message.call_id for message in opening(said, asks)]
+    return [message.call_id for message in opening(said, {"talk"})]
 
 
 def test_a_debate_opens_with_its_first_round():
