@@ -240,7 +240,7 @@ def _headline(report: Mapping[str, Any], runs: Sequence[Run]) -> list[str]:
     n, seeds = report["splits"][split]["n"], ", ".join(map(str, report["seeds"]))
     said = [
         f"{listed([run.called for run in runs])} are compared on {n:,} problems of "
-        f"{split} that all of them answered (seeds {seeds})."
+        f"{split} that all of them answered (seed{'s' * (len(report['seeds']) > 1)} {seeds})."
     ]
     if {"base", "team"} <= report["splits"][split]["systems"].keys():
         said += headline.sentences(report)

@@ -44,9 +44,7 @@ def common_seeds(runs: Sequence[Run]) -> tuple[list[int], list[str]]:
         f"{', '.join(map(str, more))} of {name}" for name, more in left.items() if more
     )
     kept = ", ".join(map(str, seeds))
-    return seeds, [f"Compared are the seeds {kept}, which all runs have; left out: {text}."] * bool(
-        text
-    )
+    return seeds, [f"Seeds compared: {kept}, which all runs have; left out: {text}."] * bool(text)
 
 
 def common_problems(

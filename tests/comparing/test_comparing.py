@@ -144,7 +144,7 @@ def test_only_common_problems_and_seeds_are_compared(tmp_path):
     assert report["seeds"] == [1] and report["splits"]["test"]["n"] == 60
     assert list(report["splits"]) == ["test"]
     said = " ".join(report["left_out"])
-    assert "Compared are the seeds 1, which all runs have; left out: 0 of a; 2 of b." in said
+    assert "Seeds compared: 1, which all runs have; left out: 0 of a; 2 of b." in said
     assert "On test the 60 problems are compared" in said and "left out: 30 of a, 30 of b" in said
     assert "ood is left out: only a answered it." in said
     assert set(report["left_out"]) <= set(report["notes"])
