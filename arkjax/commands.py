@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from arkjax.comparing import command as comparing
 from arkjax.options import add_talking_options, quiet_option
 from arkjax.progress import Progress
 from arkjax.records import command as records
@@ -158,6 +159,7 @@ COMMANDS = {
     "export": Command(_add_export, _export),
     "chat": Command(_add_chat, _chat),
     "serve": Command(serving.add_parser, serving.run),
+    "compare": Command(comparing.add_parser, comparing.run),
     "trajectories": Command(records.add_parser, records.run),
     "doctor": Command(_add_doctor, _doctor),
 }

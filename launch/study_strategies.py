@@ -9,18 +9,16 @@ variant's students with its name behind theirs; the table in the README is made 
 """
 
 import argparse
-import dataclasses
-import json
 import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from arkjax.comparing.combine import combine
+from arkjax.comparing.runs import load_run
 from arkjax.config import build, load
-from arkjax.evaluation.outcomes import Outcomes
-from arkjax.reporting.claims import standard_claims
-from arkjax.reporting.report import build_report, write_report
+from arkjax.reporting.report import write_report
 from arkjax.run_config import RunConfig
 from arkjax.rundir import RunDirectory
 from arkjax.shipped import shipped_path
@@ -44,8 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
             for seed in seeds:
                 share(whole / f"seed-{seed}", directory.root / f"seed-{seed}")
         run(f"{CONFIG}:{variant}", options.workdir / variant, overrides)
-    report = combined(options.workdir, seeds)
-    write_report(options.workdir / "report", report, curves={}, debates=[])
+    report = combined(options.workdir)
+    write_report(options.workdir / "report", report)
     print(options.workdir / "report" / "report.html")
 
 
@@ -65,42 +63,11 @@ def share(source: Path, target: Path) -> None:
             partial.rename(target / stage)
 
 
-def outcomes_of(workdir: Path, seeds: tuple[int, ...]) -> Outcomes:
-    """The outcomes of a run's seeds."""
-    files = [workdir / f"seed-{seed}" / "evaluate" / "outcomes.parquet" for seed in seeds]
-    return Outcomes.concatenate([Outcomes.load(file) for file in files])
-
-
-def combined(workdir: Path, seeds: tuple[int, ...]) -> dict:
+def combined(workdir: Path) -> dict:
     """One report of all systems of all runs; a variant's students are held against their like."""
-    first = json.loads((workdir / "all" / "report" / "report.json").read_text())
-    tables = [outcomes_of(workdir / "all", seeds)]
-    claims = standard_claims(tables[0])
-    for variant in VARIANTS:
-        rows = outcomes_of(workdir / variant, seeds)
-        students = [s for s in rows.distinct("system") if s.startswith("student_")]
-        renamed = {student: f"{student}, {variant}" for student in students}
-        tables.append(
-            Outcomes.from_records(
-                dataclasses.replace(record, system=renamed[record.system])
-                for record in rows.records()
-                if record.system in renamed
-            )
-        )
-        splits = rows.distinct("split")
-        claims += [(new, old, split, None) for split in splits for old, new in renamed.items()]
-    return build_report(
-        Outcomes.concatenate(tables),
-        config_hash=first["config_hash"],
-        versions=first["versions"],
-        device=first["device"],
-        seeds=list(seeds),
-        claims=claims,
-        wall_seconds=first["wall_seconds"],
-        counts=first["counts"],
-        process_rewards={n: f["by_seed"] for n, f in first["process_rewards"].items()},
-        command="python launch/study_strategies.py",
-    )
+    runs = [load_run(workdir / "all", "")]
+    runs += [load_run(workdir / variant, variant) for variant in VARIANTS]
+    return combine(runs, claims_of=("",), command="python launch/study_strategies.py")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ FLOORS = [
     {"config", "run_config", "student_config"},
     {"players", "origins", "session"},
     {"stages"},
-    {"api", "pipeline", "run_report", "convert", "records", "serving"},
+    {"api", "pipeline", "run_report", "convert", "comparing", "records", "serving"},
     {"chat", "doctor", "commands", "cli", "__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,14 +1,19 @@
 """The report as one page to read: self-contained, no scripts, every word of a model escaped."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from arkjax.reporting import plots, systems
-from arkjax.reporting.headline import best_student, interval, percent, points
-from arkjax.reporting.page import esc, page, table
+from arkjax.reporting import evidence_plots, evidence_tables, plots, readings, systems, tables
+from arkjax.reporting.domains import domain_sentence
+from arkjax.reporting.front import front_sentence
+from arkjax.reporting.headline import best_student, interval, percent
+from arkjax.reporting.page import esc, figure, page, section
 
 Report = Mapping[str, Any]
 
+_ENDS = ("base", "self_consistency", "team")
+_FACTS = 6
+_TITLE = "What the team added, and what one model kept of it"
 _LIMITS = (
     "What is shown is elicitation and composition: a team draws out of a model what one plain "
     "call does not show, and a student learns to say it in one call. No new knowledge enters.",
@@ -30,41 +35,63 @@ def render_html(
     """The page of a report.
 
     Args:
-      report: of `build_report`, or read back from `report.json`.
+      report: of `build_report`, or read back from `report.json`; what an older one lacks, its page
+        leaves out.
       curves: training loss by name: lists of (step, loss).
       debates: of `choose_debates`.
       figures: of `plots.all_plots`, when they are drawn already.
     """
     figures = plots.all_plots(report, curves) if figures is None else figures
-    sections = [
-        _opening(report),
-        _systems_table(report),
-        _figures(report, figures),
-        _comparisons(report),
-        _debates(debates),
-        _process_rewards(report.get("process_rewards", {})),
-        _counts(report["counts"]),
-        _reproduce(report),
-        "<h2>Limits</h2>" + "".join(f"<p>{esc(text)}</p>" for text in _LIMITS),
+    split = systems.ordered_splits(report["splits"])[0]
+    parts = [
+        ("systems", "What was compared, and on what", _compared(report)),
+        ("cost", "Accuracy against cost", _cost(report, split, figures)),
+        ("domains", "Where the team matters", _domains(report, split, figures)),
+        ("difficulty", "By difficulty", _difficulty(report, split, figures)),
+        ("talk", "What talking did", _talk(report, split, figures)),
+        ("calibration", "How sure, and how often right", _calibration(report, split, figures)),
+        ("quality", "Quality of the reasoning", evidence_tables.quality(report.get("quality"))),
+        (
+            "published",
+            "Beside the published numbers",
+            evidence_tables.published(report.get("published")),
+        ),
+        ("comparisons", "Comparisons", tables.comparisons(report)),
+        ("debates", "Debates to read", readings.debates(debates)),
+        ("curves", "Learning curves", _figures(figures, _CURVES)),
+        ("rewards", "Process rewards", tables.process_rewards(report.get("process_rewards", {}))),
+        ("counts", "What was kept and what was dropped", tables.counts(report["counts"])),
+        ("records", "Where each number comes from", readings.records(report, split)),
+        ("again", "How to make this again", tables.run_facts(report)),
+        ("limits", "Limits and notes", _limits(report)),
     ]
-    return page("ArkJAX report", "\n".join(section for section in sections if section))
+    parts = [part for part in parts if part[2]]
+    contents = "".join(f'<li><a href="#{ident}">{esc(title)}</a></li>' for ident, title, _ in parts)
+    body = (
+        f"<header>{_opening(report)}</header>\n"
+        f'<nav aria-label="Contents"><ol>{contents}</ol></nav>\n<main>\n'
+        + "\n".join(section(*part) for part in parts)
+        + f"\n</main>\n<footer><p class='soft'>Made by ArkJAX; report.json beside this page holds "
+        f"every figure (schema {esc(report['schema'])}).</p></footer>"
+    )
+    return page(report.get("title") or "ArkJAX report", body)
 
 
 def _opening(report: Report) -> str:
     line, found = report["first_line"], list(report["headline"])
     warned = bool(report["missing"] or report["oracle"])
     first = f'<p class="warning">{esc(line)}</p>' if warned else ""
-    says = "".join(f'<p class="lead">{esc(sentence)}</p>' for sentence in found)
-    return (
-        f"{first}<h1>What the team added, and what one model kept of it</h1>{says}{_facts(report)}"
-    )
+    says = "".join(f'<p class="lead finding">{esc(sentence)}</p>' for sentence in found)
+    return f"{first}<h1>{esc(report.get('title') or _TITLE)}</h1>{says}{_facts(report)}"
 
 
 def _facts(report: Report) -> str:
     split = systems.ordered_splits(report["splits"])[0]
     found = report["splits"][split]["systems"]
     best = best_student(report, split)
-    shown = [n for n in ("base", "self_consistency", "team", best) if n and n in found]
+    # Where runs are compared, each may have a base and a team of its own.
+    ends = [n for n in systems.ordered(found) if systems.of_run(n)[0] in _ENDS][:_FACTS]
+    shown = [*ends, best] if best else ends
     items = [
         f"<li>{esc(systems.label(n))}<b>{percent(found[n]['accuracy'])}%</b>"
         f'<span class="soft">{interval(found[n]["ci95"])}</span>'
@@ -82,256 +109,116 @@ def _facts(report: Report) -> str:
     return f'<ul class="facts">{"".join(items)}</ul><p class="soft">{esc(caption)}</p>'
 
 
-def _name(system: str, oracle: bool = False) -> str:
-    mark = ' <span class="mark">oracle stop</span>' if oracle else ""
-    return f"{esc(systems.label(system))}{mark}<code>{esc(system)}</code>"
-
-
-def _accuracy(entry: Mapping[str, Any] | None) -> str:
-    if entry is None:
-        return '<td class="n">–</td>'
-    return (
-        f'<td class="n bar" style="--w: {percent(entry["accuracy"])}%">'
-        f"{percent(entry['accuracy'])}<small>{interval(entry['ci95'])}</small></td>"
-    )
-
-
-def _systems_table(report: Report) -> str:
-    splits = systems.ordered_splits(report["splits"])
-    sections = report["splits"]
-    names = systems.ordered({name for split in splits for name in sections[split]["systems"]})
-    hard = [split for split in splits if "multi" in sections[split]["parts"]]
-    rows = []
-    for name in names:
-        entries = {split: sections[split]["systems"].get(name) for split in splits}
-        cost = next(entry for entry in entries.values() if entry)
-        cells = [_accuracy(entries[split]) for split in splits]
-        for split in hard:
-            entry = entries[split]
-            cells.append(_accuracy(entry["by_part"].get("multi") if entry else None))
-        cells += [
-            f'<td class="n">{cost["calls"]:.1f}</td>',
-            f'<td class="n">{cost["prompt_tokens"]:,.0f}</td>',
-            f'<td class="n">{cost["generated_tokens"]:,.0f}</td>',
-            f'<td class="n">{cost["seconds"]:.3g}</td>',
-        ]
-        rows.append([_name(name, cost["oracle"]), *cells])
-    head = ["system", *(f"{split}, %" for split in splits)]
-    head += [f"{split}, multi, %" for split in hard]
-    head += ["calls", "prompt tokens", "generated tokens", "seconds"]
-    sizes = ", ".join(f"{split} {sections[split]['n']:,} problems" for split in splits)
-    caption = f"Right answers with 95% intervals ({sizes}); cost per problem on the first split."
-    text = table(caption, head, rows, range(1, len(head)))
-    if hard:
-        text += (
-            '<p class="soft">multi: problems that no single role can solve, '
-            "so that only a team that shares its results can be right by skill.</p>"
-        )
-    meanings = {systems.kind(name): None for name in names}
-    items = "".join(
-        f"<li>{esc(', '.join(systems.label(n) for n in names if systems.kind(n) == kind))}: "
-        f"{esc(systems.MEANINGS[kind])}</li>"
-        for kind in meanings
-    )
-    text += f"<details><summary>What each of them is</summary><ul>{items}</ul></details>"
-    return f"<h2>All systems</h2>{text}"
-
-
-def _figure(svg: str, caption: str) -> str:
-    return f"<figure>{svg}<figcaption>{esc(caption)}</figcaption></figure>"
-
-
-def _figures(report: Report, figures: Mapping[str, str]) -> str:
-    split = systems.ordered_splits(report["splits"])[0]
-    captions = {
-        "accuracy_by_part": (
-            f"Where the gain comes from, on {split}: a panel for each part, its number of problems "
-            "in brackets. Bars are right answers in per cent, lines their 95% intervals. What "
-            "talking adds is the distance between team and role vote on the hardest part."
-        ),
-        "captured_gain_by_domain": (
-            f"How much of the team's gain one call shows, on {split}: 0 is the base model, 100 the "
-            "team. Where the team's own gain cannot be told from zero there is no share. "
-            "Intervals that leave the picture go on."
-        ),
-        "learning_curves": "Training loss. A smaller loss alone does not make a better answer.",
-    }
-    cost = (
-        "Higher is better, further left is cheaper; the vertical lines are 95% intervals. A "
-        "student high on the left gives the team's answers at the price of one call."
-    )
-    items = [
-        f"<figure>{svg}<figcaption>{esc(captions.get(name, cost))}</figcaption></figure>"
-        for name, svg in figures.items()
+def _compared(report: Report) -> str:
+    sizes = [
+        f"{split} ({section['n']:,} problems in {len(section['domains'])} "
+        f"domain{'s' * (len(section['domains']) != 1)})"
+        for split in systems.ordered_splits(report["splits"])
+        if (section := report["splits"][split])
     ]
-    return f'<h2>Pictures</h2><div class="figures">{"".join(items)}</div>' if items else ""
-
-
-def _comparisons(report: Report) -> str:
-    groups: dict[tuple[str, str | None], list[Mapping[str, Any]]] = {}
-    for entry in report["comparisons"]:
-        groups.setdefault((entry["split"], entry["part"]), []).append(entry)
-    text = ""
-    for (split, part), entries in groups.items():
-        where = f"{split}, {part} problems" if part else split
-        opened = "" if text else " open"
-        text += f"<details{opened}><summary>On {esc(where)} ({entries[0]['n']:,})</summary>"
-        text += f"{_comparison_table(entries, where)}</details>"
-    if text:
-        text = (
-            '<p class="soft">Differences of right answers in percentage points with 95% intervals. '
-            "Adjusted p allows for the number of all comparisons below "
-            f"({len(report['comparisons'])}, Holm).</p>{text}"
-        )
-    for entry in report["not_compared"]:
-        pair = f"{systems.label(entry['a'])} and {systems.label(entry['b'])} on {entry['split']}"
-        pair += f", {entry['part']}" if entry["part"] else ""
-        text += f"<p>Not compared: {esc(pair)}: {esc(entry['reason'])}.</p>"
-    return f"<h2>Comparisons</h2>{text}" if text else ""
-
-
-def _comparison_table(entries: Sequence[Mapping[str, Any]], where: str) -> str:
-    rows = [
-        [
-            f"{esc(systems.label(entry['a']))} − {esc(systems.label(entry['b']))}",
-            f'<td class="n">{points(entry["difference"])}'
-            f"<small>{interval(entry['ci95'], points)}</small></td>",
-            f'<td class="n">{_p(entry["p"])}</td>',
-            f'<td class="n">{_p(entry["p_holm"])}</td>',
-            esc(entry["verdict"]),
-        ]
-        for entry in entries
-    ]
-    head = ["pair", "difference", "p", "adjusted p", "verdict"]
-    return table(f"Comparisons on {where}", head, rows, range(1, 4))
-
-
-def _p(p: float) -> str:
-    return "&lt; 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _mark(correct: bool) -> str:
-    word, look = ("✓ right", " right") if correct else ("✗ wrong", "")
-    return f'<span class="mark{look}">{word}</span>'
-
-
-def _call(agent: Any, call: Mapping[str, Any]) -> str:
-    # A critic states no answer: that is neither right nor wrong.
-    stated = call["answer"] is not None
-    said = "states no answer"
-    if stated:
-        said = f"answers {esc(call['answer'])} {_mark(call['correct'])}"
-    look = (" right" if call["correct"] else " wrong") if stated else ""
-    return (
-        f'<div class="call{look}"><b>{esc(agent)}</b> <span class="soft">{said}</span>'
-        f"<pre>{esc(call['text'])}</pre></div>"
-    )
-
-
-def _debates(debates: Sequence[Mapping[str, Any]]) -> str:
-    articles = []
-    for debate in debates:
-        rounds: dict[tuple, list[str]] = {}
-        for call in debate["calls"]:
-            key = (call.get("stage") or "", call["round"])
-            rounds.setdefault(key, []).append(_call(call["agent"], call))
-        body = "".join(
-            f'<h4>{esc(_round_name(*key))}</h4><div class="calls">{"".join(cards)}</div>'
-            for key, cards in rounds.items()
-        )
-        verdict = "no answer" if debate["answer"] is None else debate["answer"]
-        body += (
-            f"<p><b>The team answers {esc(verdict)}</b> {_mark(debate['correct'])}, "
-            f"the right answer is {esc(debate['gold'])}.</p>"
-        )
-        if debate.get("student"):
-            student = debate["student"]
-            body += f"<h4>one call</h4>{_call(systems.label(student['system']), student)}"
-        articles.append(
-            f'<article class="debate"><h3>{esc(debate["why_chosen"])}</h3>'
-            f'<p class="soft">A problem of {esc(debate["split"])}:</p>'
-            f"<pre>{esc(debate['problem'])}</pre>{body}</article>"
-        )
-    if not articles:
-        return ""
-    return "<h2>Debates to read</h2><p>Chosen by rule, not by hand.</p>" + "".join(articles)
-
-
-def _round_name(stage: str, number: int) -> str:
-    return f"{number + 1}. {stage or 'round'}"
-
-
-def _flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(value, Mapping):
-        for key in value:
-            yield from _flat(value[key], (*path, str(key)))
-    else:
-        yield path, value
-
-
-def _counts(counts: Mapping[str, Any]) -> str:
-    """Nested counts as a table: the innermost keys are columns where rows share them."""
-    rows: dict[tuple[str, ...], dict[str, Any]] = {}
-    for path, value in _flat(counts):
-        rows.setdefault(path[:-1], {})[path[-1]] = value
-    tables: dict[tuple[str, ...], list[tuple[tuple[str, ...], dict[str, Any]]]] = {}
-    for path, cells in rows.items():
-        tables.setdefault(tuple(cells), []).append((path, cells))
-    text = ""
-    for columns, entries in tables.items():
-        lines = [
-            [
-                esc(" · ".join(path) or "all"),
-                *(f'<td class="n">{_count(v)}</td>' for v in cells.values()),
-            ]
-            for path, cells in entries
-        ]
-        text += table("Counts", ["what", *columns], lines, range(1, 1 + len(columns)))
-    return f"<h2>What was kept and what was dropped</h2>{text}" if text else ""
-
-
-def _process_rewards(rewards: Mapping[str, Any]) -> str:
-    """What each student's reward model is worth, as shares and differences of shares."""
-    columns = {
-        "step_auroc": "AUROC of steps",
-        "first_error_accuracy": "first error found",
-        "first_error_f1": "F1 of first errors",
-        "majority": "vote",
-        "best": "best by reward",
-        "lift_over_vote": "best - vote",
-        "oracle": "any right",
-    }
+    device = report["device"]
+    runs_on = " ".join(str(device[name]) for name in ("count", "kind") if name in device)
+    seeds = ", ".join(map(str, report["seeds"]))
     lines = [
-        [
-            esc(student),
-            *(f'<td class="n">{_count(figures.get(name, "–"))}</td>' for name in columns),
-        ]
-        for student, figures in rewards.items()
+        f"Problems: {', '.join(sizes)}. Seeds: {seeds}."
+        + (f" Device: {runs_on}." if runs_on else "")
+        + f" Config: {report['config_hash'][:12]}."
     ]
-    if not lines:
-        return ""
-    of_all = table("Reward models", ["student", *columns.values()], lines, range(1, 8))
-    return f"<h2>Process rewards</h2>{of_all}"
+    text = "".join(f"<p>{esc(line)}</p>" for line in lines)
+    if report.get("command"):
+        text += f"<p>Made by <code>{esc(report['command'])}</code></p>"
+    return text + tables.runs(report.get("runs", ())) + tables.all_systems(report)
 
 
-def _count(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return esc(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+_FRONT = (
+    "Higher is better, further left is cheaper; vertical lines are 95% intervals, the dashed steps "
+    "the Pareto front. A student high on the left gives the team's answers at the price of one "
+    "call."
+)
+_CURVES = {"learning_curves": "Training loss. A smaller loss alone makes no better answer."}
 
 
-def _reproduce(report: Report) -> str:
-    facts = {
-        "config": report["config_hash"],
-        "seeds": ", ".join(map(str, report["seeds"])),
-        **{f"version of {name}": version for name, version in sorted(report["versions"].items())},
-        **{f"device, {name}": value for name, value in sorted(report["device"].items())},
-        **{f"wall time of {name}": f"{s:,.1f} s" for name, s in report["wall_seconds"].items()},
+def _figures(figures: Mapping[str, str], captions: Mapping[str, str]) -> str:
+    """The pictures that are there, in the order of their captions."""
+    items = [figure(figures[name], text) for name, text in captions.items() if name in figures]
+    return f'<div class="figures">{"".join(items)}</div>' if items else ""
+
+
+def _starting(figures: Mapping[str, str], start: str, caption: str) -> dict[str, str]:
+    return {name: caption for name in figures if name.startswith(start)}
+
+
+def _cost(report: Report, split: str, figures: Mapping[str, str]) -> str:
+    captions = {
+        "accuracy_cost_0": _FRONT,
+        "accuracy_calls": "The same by calls, whatever their length.",
+        "accuracy_device_seconds": "The same by the time that the devices were held.",
+        "accuracy_seconds": "The same by wall time.",
     }
-    command = f"<pre>{esc(report['command'])}</pre>" if report.get("command") else ""
-    rows = [[esc(name), f"<code>{esc(value)}</code>"] for name, value in facts.items()]
-    notes = "".join(f"<li>{esc(note)}</li>" for note in report["notes"])
+    others = systems.ordered_splits(report["splits"])[1:]
+    for number, other in enumerate(others, start=1):
+        captions[f"accuracy_cost_{number}"] = f"The same by generated tokens on {other}."
     return (
-        f"<h2>How to make this again</h2>{command}"
-        f"{table('The run', ['what', 'value'], rows, ())}<h2>Notes</h2><ul>{notes}</ul>"
+        f'<p class="finding">{esc(front_sentence(report, split))}</p>'
+        f"{_figures(figures, captions)}{tables.per_correct(report, split)}"
     )
+
+
+def _domains(report: Report, split: str, figures: Mapping[str, str]) -> str:
+    captions = {
+        "captured_gain_by_domain": (
+            f"Shares of the team's gain on {split}: 0 is the base model, 100 the team. Under each "
+            "domain stands what the team adds, in points. A vote near 100 means that there the "
+            "team is redundancy; near 0, that specialists matter. Intervals that leave the "
+            "picture go on."
+        ),
+        "accuracy_by_part": (
+            "Bars are right answers, lines their 95% intervals; numbers of problems in brackets. "
+            "What talking adds is the distance between team and role vote on the hardest part."
+        ),
+    }
+    sentence = domain_sentence(report, split)
+    said = f'<p class="finding">{esc(sentence)}</p>' if sentence else ""
+    drawn = _figures(figures, captions)
+    table = tables.domains(report, split, evidence_plots.chosen(report, split))
+    return said + drawn + table if drawn or said else table
+
+
+def _difficulty(report: Report, split: str, figures: Mapping[str, str]) -> str:
+    caption = f"Right answers on {split} by how hard a problem is said to be, with 95% intervals."
+    drawn = _figures(figures, {"accuracy_by_difficulty": caption})
+    return drawn + evidence_tables.difficulty(report, split)
+
+
+def _talk(report: Report, split: str, figures: Mapping[str, str]) -> str:
+    captions = _starting(
+        figures,
+        "flips_",
+        "From what the first answers alone would have given to what the team says last; a band "
+        "is as thick as its answers are many.",
+    )
+    captions["oracle_gap"] = (
+        "From how often a system is right to how often the right answer had been stated by "
+        "someone: what a perfect choice among its own answers would add. The thin line is the 95% "
+        "interval of the latter."
+    )
+    said = evidence_tables.talk_sentences(report, split)
+    text = "".join(f'<p class="finding">{esc(sentence)}</p>' for sentence in said)
+    table = evidence_tables.talk(report, split)
+    return f"{text}{_figures(figures, captions)}{table}" if table else ""
+
+
+def _calibration(report: Report, split: str, figures: Mapping[str, str]) -> str:
+    caption = (
+        "On the dashed line a system is right as often as it is sure; above it is too modest, "
+        "below it too sure. Bars: how many answers were how sure."
+    )
+    captions = _starting(figures, "calibration_", "The same of another system.")
+    drawn = _figures(figures, captions | {"calibration_0": caption})
+    return drawn + evidence_tables.calibration(report, split)
+
+
+def _limits(report: Report) -> str:
+    text = "".join(f"<p>{esc(limit)}</p>" for limit in _LIMITS)
+    notes = "".join(f"<li>{esc(note)}</li>" for note in report["notes"])
+    return f"{text}<h3>Notes</h3><ul>{notes}</ul>" if notes else text

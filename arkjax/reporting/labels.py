@@ -19,11 +19,13 @@ def place(
     points: Sequence[tuple[float, float]],
     intervals: Sequence[Sequence[float]],
     names: Sequence[str],
+    lines: Sequence[tuple[tuple[float, float], tuple[float, float]]] = (),
 ) -> None:
-    """Write `names` beside `points` (data coordinates), with a thin line to those moved away.
+    """Write `names` beside the first `points` (data coordinates), with a line to those moved away.
 
-    Greedy, from the highest point down: of all places left and right of the point, near ones
-    first, take the one that covers least of the labels, points and intervals there already.
+    Points beyond the names have none, and are kept free of those of others. Greedy, from the
+    highest point down: of all places left and right of the point, near ones first, take the one
+    that covers least of the labels, points, intervals and `lines` (from, to) there already.
     """
     figure = axes.figure
     figure.draw_without_rendering()  # fixes the layout, so that data coordinates have a place
@@ -35,10 +37,13 @@ def place(
     for (x, y), (low, high), point in zip(where, intervals, points, strict=True):
         bottom = axes.transData.transform((point[0], low))[1]
         top = axes.transData.transform((point[0], high))[1]
-        taken += [(x - 5, y - 5, x + 5, y + 5), (x - 2, bottom, x + 2, top)]
-    for index in sorted(range(len(points)), key=lambda i: (-where[i][1], where[i][0])):
+        taken += [(x - 6, y - 6, x + 6, y + 6), (x - 2, bottom, x + 2, top)]
+    for start, end in lines:
+        (x0, y0), (x1, y1) = (axes.transData.transform(place) for place in (start, end))
+        taken.append((min(x0, x1) - 1, min(y0, y1) - 1, max(x0, x1) + 1, max(y0, y1) + 1))
+    for index in sorted(range(len(names)), key=lambda i: (-where[i][1], where[i][0])):
         x, y = where[index]
-        text = axes.text(0, 0, names[index], fontsize=9.5, va="center", transform=None)
+        text = axes.text(0, 0, names[index], va="center", transform=None)
         extent = text.get_window_extent(renderer)
         width, height = extent.width, extent.height
         best: tuple[float, Box, int, int] | None = None

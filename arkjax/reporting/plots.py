@@ -1,161 +1,127 @@
-"""The report's pictures: SVG text that is the same for the same figures, light or dark.
+"""The report's pictures: what each system costs, where it is right, and how it was trained."""
 
-Colours are Okabe and Ito's (2008), which the common kinds of colour blindness keep apart; shape
-says the same as colour, for print. Ink is `currentColor`, so a page's own text colour rules it.
-"""
-
-import html
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
-from io import StringIO
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from arkjax.reporting import labels, systems
+from arkjax.reporting import evidence_plots, labels, systems
+from arkjax.reporting.domains import by_gain
+from arkjax.reporting.drawing import (
+    COLORS,
+    DASHES,
+    INK,
+    LINES,
+    TEXT,
+    Report,
+    clipped,
+    draw,
+    finite,
+    grid,
+    legend,
+    log_ticks,
+    point,
+    standalone,
+    wrapped,
+)
+from arkjax.reporting.front import COSTS, costs, front
 from arkjax.reporting.headline import best_student, percent
 
-# A colour that nothing else uses; it becomes `currentColor` in the finished SVG.
-INK = "#010203"
-COLORS = {
-    "base": INK,
-    "vote": "#E69F00",
-    "team": "#0072B2",
-    "student": "#009E73",
-    "unverified": "#56B4E9",
-    "control": "#D55E00",
-    "other": "#CC79A7",
-}
-MARKERS = {
-    "base": "o",
-    "vote": "s",
-    "team": "D",
-    "student": "^",
-    "unverified": "v",
-    "control": "X",
-    "other": "P",
-}
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "arkjax",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.parse_math": False,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.minor.width": 0.4,
-}
+__all__ = ["INK", "Curves", "all_plots", "standalone"]
 
-Report = Mapping[str, Any]
 Curves = Mapping[str, Sequence[tuple[float, float]]]
-
-
-def _plain(text: str) -> str:
-    """Text without the control characters that XML forbids."""
-    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "", text)
-
-
-def _draw(name: str, title: str, description: str, size: tuple, paint: Callable) -> str:
-    """Let `paint(figure)` draw on a figure of `size` inches; return it as one <svg> element.
-
-    Every id is prefixed by `name`, so that several pictures can share a page.
-    """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        figure = Figure(figsize=size, dpi=72, layout="constrained")
-        FigureCanvasAgg(figure)
-        figure.patch.set_alpha(0.0)
-        paint(figure)
-        out = StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(?<= id=")', f"{name}-", svg)
-    svg = re.sub(r'(?<=href="#)', f"{name}-", svg)
-    svg = re.sub(r"(?<=url\(#)", f"{name}-", svg)
-    svg = svg.replace(INK, "currentColor")
-    start = svg.index(">") + 1
-    opening = f'<svg role="img" aria-labelledby="{name}-title {name}-desc"{svg[4:start]}'
-    return (
-        f'{opening}\n<title id="{name}-title">{html.escape(_plain(title))}</title>\n'
-        f'<desc id="{name}-desc">{html.escape(_plain(description))}</desc>{svg[start:]}'
-    )
-
-
-def standalone(svg: str) -> str:
-    """A picture as a file of its own: black on white, whoever shows it."""
-    start = svg.index(">") + 1
-    style = 'style="color: #000; background: #fff" '
-    head = '<?xml version="1.0" encoding="utf-8"?>\n'
-    return f"{head}{svg[: start - 1]} {style.strip()}>{svg[start:]}"
+_NAMED = 9  # names that a scatter of this size can hold
+_DOMAINS = 24  # rows of a picture that still fits a page
+_PARTS = 12
 
 
 def all_plots(report: Report, curves: Curves | None = None) -> dict[str, str]:
     """Every picture that the report has figures for, by name."""
     figures = {}
     splits = systems.ordered_splits(report["splits"])
-    for number, split in enumerate(splits):
-        figures[f"accuracy_cost_{number}"] = accuracy_against_cost(report, split, f"cost{number}")
     main = splits[0]
+    for cost in costs(report["splits"][main]["systems"]):
+        name = "accuracy_cost_0" if cost == "generated_tokens" else f"accuracy_{cost}"
+        figures[name] = accuracy_against_cost(report, main, cost, name.replace("_", "-"))
+    for number, split in enumerate(splits[1:], start=1):
+        figures[f"accuracy_cost_{number}"] = accuracy_against_cost(
+            report, split, "generated_tokens", f"accuracy-cost-{number}"
+        )
     if len(report["splits"][main]["parts"]) > 1:
         figures["accuracy_by_part"] = accuracy_by_part(report, main)
-    if any(report["captured_gain_by_domain"][main].values()):
+    if by_gain(report, main) and any(report["captured_gain_by_domain"][main].values()):
         figures["captured_gain_by_domain"] = captured_gain_by_domain(report, main)
-    if curves and any(_finite(line) for line in curves.values()):
+    figures.update(evidence_plots.evidence_plots(report, main))
+    if curves and any(finite(line) for line in curves.values()):
         figures["learning_curves"] = learning_curves(curves)
     return figures
 
 
-def accuracy_against_cost(report: Report, split: str, name: str = "cost") -> str:
-    """Accuracy in per cent against generated tokens per problem (log), with 95% intervals."""
+def _named(report: Report, split: str, on_front: Sequence[str]) -> list[str]:
+    """The systems that get their name in a scatter, the most telling first."""
+    found = report["splits"][split]["systems"]
+    best = best_student(report, split)
+    wanted = ["base", "team", best, *on_front, "self_consistency", "role_vote"]
+    wanted += [name for name in systems.ordered(found) if systems.kind(name) == "control"]
+    wanted += systems.ordered(found)
+    return [name for name in dict.fromkeys(wanted) if name in found][:_NAMED]
+
+
+def accuracy_against_cost(report: Report, split: str, cost: str, name: str) -> str:
+    """Accuracy in per cent against a cost per problem (log), with 95% intervals and the front."""
     found = report["splits"][split]["systems"]
     names = systems.ordered(found)
-    tokens = [max(found[n]["generated_tokens"], 0.1) for n in names]
-    values = [100 * found[n]["accuracy"] for n in names]
-    ends = [[100 * end for end in found[n]["ci95"]] for n in names]
-    described = "; ".join(
-        f"{systems.label(n)} {value:.1f}% at {cost:.0f} tokens"
-        for n, value, cost in zip(names, values, tokens, strict=True)
+    least = min((found[n][cost] for n in names if found[n][cost] > 0), default=1.0)
+    spent = {n: max(found[n][cost], least / 10) for n in names}
+    values = {n: 100 * found[n]["accuracy"] for n in names}
+    ends = {n: [100 * end for end in found[n]["ci95"]] for n in names}
+    on_front = front(report, split, cost)
+    unit = {"generated_tokens": "tokens", "calls": "calls"}.get(cost, "s")
+    shown = (lambda x: f"{x:.0f}") if cost == "generated_tokens" else (lambda x: f"{x:.3g}")
+    described = (
+        f"Accuracy in per cent against {COSTS[cost]} per problem, on a logarithmic axis, of "
+        f"{len(names)} systems. On the Pareto front: "
+        f"{', '.join(systems.label(n) for n in on_front)}. All of them"
     )
+    for n in names:
+        described += f"; {systems.label(n)} {values[n]:.1f}% at {shown(found[n][cost])} {unit}"
 
     def paint(figure: Any) -> None:
-        from matplotlib.ticker import FuncFormatter, NullFormatter
-
         axes = figure.add_subplot()
         axes.set_xscale("log")
-        for n, x, y, (low, high) in zip(names, tokens, values, ends, strict=True):
+        low, high = min(spent.values()) / 1.9, max(spent.values()) * 1.9
+        steps = [*((spent[n], values[n]) for n in on_front), (high, values[on_front[-1]])]
+        flat = [((a[0], a[1]), (b[0], a[1])) for a, b in zip(steps, steps[1:], strict=False)]
+        axes.step(
+            *zip(*steps, strict=True), where="post", color=INK, linewidth=1.0, alpha=0.7,
+            linestyle=(0, (4, 2)),
+        )  # fmt: skip
+        for n in names[::-1]:  # students over controls
             kind = systems.kind(n)
-            axes.plot([x, x], [low, high], color=COLORS[kind], linewidth=1.4)
-            axes.plot(x, y, MARKERS[kind], color=COLORS[kind], markersize=7)
-        axes.set_xlim(min(tokens) / 2.2, max(tokens) * 2.2)
-        lows, highs = [low for low, _ in ends], [high for _, high in ends]
-        room = 0.06 * max(max(highs) - min(lows), 5)
-        axes.set_ylim(min(lows) - room, max(highs) + room)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.10g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.grid(True, color=INK, alpha=0.12, linewidth=0.6)
-        axes.set_xlabel("generated tokens per problem (log)")
+            axes.plot([spent[n]] * 2, ends[n], color=COLORS[kind], linewidth=1.6)
+            point(axes, spent[n], values[n], n)
+        axes.set_xlim(low, high)
+        bottom, top = min(e[0] for e in ends.values()), max(e[1] for e in ends.values())
+        room = 0.07 * max(top - bottom, 5)
+        axes.set_ylim(bottom - room, top + room)
+        axes.minorticks_off()
+        ticks = log_ticks(low, high)
+        axes.set_xticks(ticks, [f"{x:,.3g}" if x < 1000 else f"{x:,.0f}" for x in ticks])
+        grid(axes)
+        axes.set_xlabel(f"{COSTS[cost]} per problem (log)")
         axes.set_ylabel("accuracy, %")
-        axes.set_title(f"{split}: {report['splits'][split]['n']:,} problems", loc="left")
+        size = report["splits"][split]["n"]
+        axes.set_title(f"{clipped(split)}: {size:,} problem{'s' * (size != 1)}", loc="left")
+        chosen = _named(report, split, on_front)
+        ranked = chosen + [n for n in names if n not in chosen]
         labels.place(
-            axes, list(zip(tokens, values, strict=True)), ends, list(map(systems.label, names))
+            axes,
+            [(spent[n], values[n]) for n in ranked],
+            [ends[n] for n in ranked],
+            [clipped(systems.label(n)) for n in chosen],
+            flat,
         )
 
-    title = f"Accuracy against cost on {_plain(split)}"
-    return _draw(name, title, described, (5.4, 4.6), paint)
+    title = f"Accuracy against {COSTS[cost]} on {split}"
+    return draw(name, title, described, 4.4, paint)
 
 
 def accuracy_by_part(report: Report, split: str) -> str:
@@ -169,47 +135,58 @@ def accuracy_by_part(report: Report, split: str) -> str:
         or n == best
         or (best and n == systems.twin(best))
     ]
-    parts = systems.ordered_parts(section["parts"])
+    parts = systems.ordered_parts(section["parts"])[:_PARTS]
 
     def figures(n: str, part: str) -> tuple[float, list[float]]:
         entry = section["systems"][n]["by_part"][part]
         return 100 * entry["accuracy"], [100 * end for end in entry["ci95"]]
 
-    described = "; ".join(
+    described = "Accuracy of each system, a panel for each part of the problems: "
+    described += "; ".join(
         f"{systems.label(n)}: " + ", ".join(f"{part} {figures(n, part)[0]:.1f}%" for part in parts)
         for n in names
     )
+    columns = len(parts) if len(parts) <= 3 else 2
+    lines = -(-len(parts) // columns)
 
     def paint(figure: Any) -> None:
-        columns = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
+        panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
         rows = list(range(len(names)))[::-1]
-        for axes, part in zip(columns, parts, strict=True):
+        for axes in panels[len(parts) :]:
+            axes.set_visible(False)
+        for axes, part in zip(panels, parts, strict=False):
             for row, n in zip(rows, names, strict=True):
                 value, (low, high) = figures(n, part)
-                color = COLORS[systems.kind(n)]
-                axes.barh(row, value, height=0.62, color=color, alpha=0.75, linewidth=0)
-                axes.plot([low, high], [row, row], color=INK, linewidth=1.1)
-                axes.text(max(high, value) + 3, row, f"{value:.0f}", va="center", fontsize=9)
-            axes.set_xlim(0, 122)
-            axes.set_xticks([0, 50, 100])
-            axes.set_yticks(rows, [systems.label(n) for n in names])
+                axes.barh(
+                    row, value, height=0.62, color=COLORS[systems.kind(n)], alpha=0.8,
+                    edgecolor=INK, linewidth=0.5,
+                )  # fmt: skip
+                axes.plot([low, high], [row, row], color=INK, linewidth=1.2)
+                axes.text(max(high, value) + 9, row, f"{value:.0f}", va="center")
+            axes.set_xlim(0, 155)
+            axes.set_xticks([0, 100])
+            axes.set_yticks(rows, [wrapped(systems.label(n), 14) for n in names])
             axes.tick_params(axis="y", length=0)
-            axes.set_title(f"{part} ({section['parts'][part]:,})", loc="left", fontsize=10)
-            axes.set_axisbelow(True)
-            axes.grid(True, axis="x", color=INK, alpha=0.12, linewidth=0.6)
-        figure.supxlabel("accuracy, %", fontsize=10)
+            title = wrapped(part, 12) + f"\n({section['parts'][part]:,})"
+            axes.set_title(title, loc="left", linespacing=1.1)
+            grid(axes, "x")
+        figure.supxlabel("accuracy, %", fontsize=TEXT)
 
-    title = f"Accuracy by part of {_plain(split)}"
-    size = (1.9 + 1.2 * len(parts), 0.9 + 0.34 * len(names))
-    return _draw("parts", title, described, size, paint)
+    height = 0.6 + lines * (0.6 + 0.44 * len(names))
+    return draw("parts", f"Accuracy by part of {split}", described, height, paint)
 
 
 def captured_gain_by_domain(report: Report, split: str) -> str:
-    """Share of the team's gain that the best student shows, by domain; 0 is base, 100 the team."""
+    """Share of the team's gain that votes and the best student show, by domain.
+
+    0 is the base model, 100 the team; the domain where the team adds most comes first.
+    """
     gains = {d: g for d, g in report["captured_gain_by_domain"][split].items() if g}
     best = best_student(report, split)
-    domains = sorted(gains)
-    names = [n for n in (best, "control_no_debate") if n and any(n in gains[d] for d in domains)]
+    rows = [row for row in by_gain(report, split) if row["domain"] in gains][:_DOMAINS]
+    domains = [row["domain"] for row in rows]
+    wanted = ("self_consistency", "role_vote", best, "control_no_debate")
+    names = [n for n in wanted if n and any(n in gains[d] for d in domains)]
 
     def value(domain: str, n: str) -> float | None:
         return gains[domain].get(n, {}).get("value")
@@ -218,106 +195,85 @@ def captured_gain_by_domain(report: Report, split: str) -> str:
         share = value(domain, n)
         return f"{systems.label(n)} {'not defined' if share is None else percent(share) + '%'}"
 
-    described = "; ".join(f"{d}: {', '.join(said(d, n) for n in names)}" for d in domains)
+    described = "Share of the team's gain over base by domain, largest gain first: "
+    described += "; ".join(f"{d}: {', '.join(said(d, n) for n in names)}" for d in domains)
+    step = 0.8 / max(len(names), 1)
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
         for place, text in ((0, "base"), (100, "team")):
             axes.axvline(place, color=INK, linewidth=0.8, alpha=0.6, linestyle=(0, (4, 3)))
-            axes.text(place, len(domains) - 0.35, text, ha="center", va="bottom", fontsize=9)
+            axes.text(place, len(domains) - 0.45, text, ha="center", va="bottom")
         ends = [0.0, 100.0]
         for row, domain in enumerate(domains[::-1]):
+            if row % 2:
+                axes.axhspan(row - 0.5, row + 0.5, color=INK, alpha=0.05, linewidth=0)
+            if all(value(domain, n) is None for n in names):
+                axes.text(50, row, "no gain to share", ha="center", va="center")
             for number, n in enumerate(names):
                 share = value(domain, n)
-                at = row + (0.14 - 0.28 * number if len(names) > 1 else 0)
                 if share is None:
-                    if number == 0:
-                        axes.text(
-                            50,
-                            row,
-                            "no gain of the team to share",
-                            ha="center",
-                            va="center",
-                            fontsize=9,
-                            alpha=0.7,
-                        )
                     continue
+                at = row + step * ((len(names) - 1) / 2 - number)
                 low, high = (100 * end for end in gains[domain][n]["ci95"])
-                ends += [100 * share, low, high]
+                ends += [100 * share, *(end for end in (low, high) if abs(end) < 1e6)]
                 kind = systems.kind(n)
-                axes.plot([low, high], [at, at], color=COLORS[kind], linewidth=1.4)
-                axes.plot(
-                    100 * share,
-                    at,
-                    MARKERS[kind],
-                    color=COLORS[kind],
-                    markersize=7,
-                    label=systems.label(n),
-                )
+                axes.plot([low, high], [at, at], color=COLORS[kind], linewidth=1.8)
+                point(axes, 100 * share, at, n, label=clipped(systems.label(n)))
         # A domain with hardly any gain has an interval that would squeeze all the others.
-        axes.set_xlim(max(min(ends) - 10, -100), min(max(ends) + 10, 300))
-        axes.set_ylim(-0.6, len(domains) - 0.3)
-        axes.set_yticks(range(len(domains)), domains[::-1])
+        axes.set_xlim(max(min(ends) - 12, -100), min(max(ends) + 12, 300))
+        axes.set_ylim(-0.55, len(domains) - 0.1)
+        ticks = [
+            f"{wrapped(row['domain'], 16)}\nteam {100 * row['gain']:+.0f}".replace("-", "−")
+            for row in rows[::-1]
+        ]
+        axes.set_yticks(range(len(domains)), ticks, linespacing=1.05)
         axes.tick_params(axis="y", length=0)
-        axes.grid(True, axis="x", color=INK, alpha=0.12, linewidth=0.6)
-        axes.set_xlabel("share of the team's gain over base, %")
-        _legend(figure, axes)
+        grid(axes, "x")
+        axes.set_xlabel("share of the team's gain, %")
+        legend(figure, axes)
 
-    title = f"Captured gain by domain on {_plain(split)}"
-    return _draw("domains", title, described, (5.8, 1.6 + 0.42 * len(domains)), paint)
-
-
-def _legend(figure: Any, axes: Any) -> None:
-    handles, names = axes.get_legend_handles_labels()
-    entries = dict(zip(names, handles, strict=True))
-    if entries:
-        figure.legend(
-            entries.values(),
-            entries.keys(),
-            loc="outside upper left",
-            ncols=2,
-            frameon=False,
-            fontsize=9,
-        )
-
-
-def _finite(line: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    return [(x, y) for x, y in line if math.isfinite(x) and math.isfinite(y)]
+    height = 1.4 + max(0.62, 0.17 * len(names)) * len(domains)
+    return draw("domains", f"Captured gain by domain on {split}", described, height, paint)
 
 
 def learning_curves(curves: Curves) -> str:
     """Training loss against step: base in one panel, the students in another."""
-    lines = {name: _finite(line) for name, line in curves.items()}
+    lines = {name: finite(line) for name, line in curves.items()}
     lines = {name: lines[name] for name in systems.ordered(lines) if lines[name]}
     panels = [
         ("base", [name for name in lines if name.startswith("base")]),
         ("students", [name for name in lines if not name.startswith("base")]),
     ]
     panels = [(title, names) for title, names in panels if names]
-    described = "; ".join(
+    described = "Training loss by step: "
+    described += "; ".join(
         f"{systems.label(name)}: {line[0][1]:.3g} at step {line[0][0]:.0f}, "
         f"{line[-1][1]:.3g} at step {line[-1][0]:.0f}"
         for name, line in lines.items()
     )
+    named = max(len(names) for _, names in panels)
 
     def paint(figure: Any) -> None:
         columns = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-        styles = ["-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2))]
-        palette = [INK, "#E69F00", "#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"]
         for axes, (title, names) in zip(columns, panels, strict=True):
             for number, name in enumerate(names):
                 axes.plot(
                     *zip(*lines[name], strict=True),
-                    label=systems.label(name),
-                    color=palette[number % 7],
-                    linestyle=styles[number % 4],
-                    linewidth=1.5,
+                    label=clipped(systems.label(name)),
+                    color=LINES[number % len(LINES)],
+                    linestyle=DASHES[number % len(DASHES)],
+                    linewidth=1.7,
                 )
             axes.set_title(title, loc="left")
             axes.set_ylabel("loss")
-            axes.grid(True, color=INK, alpha=0.12, linewidth=0.6)
+            grid(axes)
             if len(names) > 1:
-                axes.legend(frameon=False, fontsize=9, ncols=2)
+                axes.legend(
+                    frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.45, -0.34),
+                    handlelength=2.4, columnspacing=1.0,
+                )  # fmt: skip
         columns[-1].set_xlabel("step")
 
-    return _draw("curves", "Learning curves", described, (5.4, 0.6 + 2.2 * len(panels)), paint)
+    height = 0.5 + 2.0 * len(panels) + (0.22 * ((named + 1) // 2) if named > 1 else 0)
+    return draw("curves", "Learning curves", described, height, paint)

@@ -37,6 +37,7 @@ def build_report(
     oracle: Sequence[str] = (),
     command: str | None = None,
     resamples: int | None = None,
+    measured_by: Mapping[str, tuple[str, str]] | None = None,
 ) -> dict[str, Any]:
     """Turn the outcome table into the content of `report.json`.
 
@@ -59,6 +60,8 @@ def build_report(
       command: what reproduces the run.
       resamples: draws of every bootstrap; None takes `statistics.RESAMPLES`, or as many as it
         takes for the least p that they can show to stay below 0.05 among so many comparisons.
+      measured_by: by system the base and the team that its captured gain is a share of; None, and
+        for systems not named: "base" and "team".
 
     Returns:
       A mapping that JSON can hold.
@@ -80,7 +83,7 @@ def build_report(
         # The least p is 2 / (draws + 1), and Holm's correction multiplies it by their number.
         resamples = max(RESAMPLES, math.ceil(4 * len(claims) / headline.LEVEL))
     devices = int(device.get("count", 1))
-    splits = {name: Split(outcomes, name, resamples, devices) for name in names}
+    splits = {name: Split(outcomes, name, resamples, devices, measured_by) for name in names}
     sections = {name: split.section(oracle) for name, split in splits.items()}
     gains = {name: split.gains() for name, split in splits.items()}
     comparisons, not_compared = compare(splits, claims)

@@ -1,7 +1,7 @@
 """One split of a report: every figure of every system on it."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,16 +20,26 @@ class Split:
       split: which one.
       resamples: draws of every bootstrap.
       devices: how many the generator had.
+      measured_by: by system the base and the team that its gain is a share of; of others it is
+        "base" and "team".
 
     Raises:
       DataError: if its systems were not evaluated on the same problems and seeds.
     """
 
-    def __init__(self, outcomes: Outcomes, split: str, resamples: int, devices: int = 1) -> None:
+    def __init__(
+        self,
+        outcomes: Outcomes,
+        split: str,
+        resamples: int,
+        devices: int = 1,
+        measured_by: Mapping[str, tuple[str, str]] | None = None,
+    ) -> None:
         self.rows = outcomes.select(split=split)
         self.name = split
         self.resamples = resamples
         self.devices = devices
+        self._measured_by = measured_by or {}
         self.problems = self.rows.problems(split)
         self.systems = systems.ordered(self.rows.distinct("system"))
         self.cells = self._matrices("correct")
@@ -127,12 +137,12 @@ class Split:
         return _shown(self.bootstrap((column, value)).accuracy(name))
 
     def _gains_over(self, subset: tuple[str, str] | None) -> dict[str, Any]:
-        if not {"base", "team"} <= set(self.systems):
-            return {}
+        ends = {name: self._measured_by.get(name, ("base", "team")) for name in self.systems}
         gains = {}
-        for name in self.systems:
-            if name not in ("base", "team"):
-                gain = self.bootstrap(subset).captured_gain(name)
+        for name, (base, team) in ends.items():
+            measures = any(name in pair for pair in ends.values())
+            if not measures and {base, team} <= set(self.systems):
+                gain = self.bootstrap(subset).captured_gain(name, base, team)
                 ci95 = list(gain.ci95) if gain.ci95 else None
                 gains[name] = {"value": gain.value, "ci95": ci95, "reason": gain.reason}
         return gains

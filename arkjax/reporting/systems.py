@@ -39,8 +39,15 @@ MEANINGS = {
 }
 
 
+def of_run(system: str) -> tuple[str, str]:
+    """A system's own name, and the name of its run where several runs are compared, else ""."""
+    name, _, run = system.partition(", ")
+    return name, run
+
+
 def kind(system: str) -> str:
     """Which of `MEANINGS` a system is, by its name."""
+    system, _ = of_run(system)
     if system in ("self_consistency", "role_vote"):
         return "vote"
     if system.startswith("student"):
@@ -52,6 +59,9 @@ def kind(system: str) -> str:
 
 def label(system: str) -> str:
     """The name that people read."""
+    system, run = of_run(system)
+    if run:
+        return f"{label(system)}, {run}"
     if system in _NAMES:
         return _NAMES[system]
     if system.startswith("control_"):
@@ -71,8 +81,9 @@ def ordered(systems: Iterable[str]) -> list[str]:
     ranks = {"student": 5, "unverified": 5, "control": 6, "other": 7}
 
     def rank(system: str) -> tuple:
-        place = _FIRST.index(system) if system in _FIRST else ranks[kind(system)]
-        return (place, system.removesuffix("_unverified"), system)
+        own, run = of_run(system)
+        place = _FIRST.index(own) if own in _FIRST else ranks[kind(own)]
+        return (place, own.removesuffix("_unverified"), own, run)
 
     return sorted(systems, key=rank)
 
@@ -95,7 +106,14 @@ def verified_students(systems: Iterable[str]) -> list[str]:
 
 def start(student: str) -> str | None:
     """The name of the student whose weights a student's last phase began with; None if the base."""
-    return student.rpartition("_then_")[0] or None
+    own, run = of_run(student)
+    before = own.rpartition("_then_")[0]
+    return with_run(before, run) if before else None
+
+
+def with_run(system: str, run: str) -> str:
+    """The name of a run's system among those of other runs; as it is where `run` is ""."""
+    return f"{system}, {run}" if run else system
 
 
 def twin(student: str) -> str | None:
@@ -104,14 +122,15 @@ def twin(student: str) -> str | None:
     None if there can be none: a phase that learns from rewards, or has no unverified form, needs
     the gold answers; nor is it known of a student whose name tells no phases.
     """
+    own, run = of_run(student)
     try:
-        phases = strategy(student).phases
+        phases = strategy(own).phases
     except ConfigError:
         return None
     names = [phase.name.removesuffix(_UNVERIFIED) + _UNVERIFIED for phase in phases]
     if not all(name in PHASES for name in names):
         return None
-    return Strategy(tuple(PHASES[name] for name in names)).student
+    return with_run(Strategy(tuple(PHASES[name] for name in names)).student, run)
 
 
 def natural(text: str) -> tuple[list, str]:

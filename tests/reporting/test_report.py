@@ -149,7 +149,8 @@ def test_twins_are_students_that_can_be_trained():
         assert strategy(systems.twin(name)).student == systems.twin(name)
         assert systems.kind(systems.twin(name)) == "unverified"
     assert systems.twin("student_rsft_unverified_then_da") == systems.twin("student_rsft_then_da")
-    for name in ("student_grpo", "student_da_then_grpo", "student_da, sampled", "mine", "base"):
+    assert systems.twin("student_da, wide") == "student_da_unverified, wide"  # each of its run
+    for name in ("student_grpo", "student_da_then_grpo", "mine", "base"):
         assert systems.twin(name) is None
     assert systems.label("student_rsft_unverified_then_da_unverified") == (
         "student RSFT then DA, no gold"

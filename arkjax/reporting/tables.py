@@ -1,0 +1,266 @@
+"""The tables of the report's page: systems, costs, domains, comparisons, and how it was made."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from arkjax.reporting import systems
+from arkjax.reporting.domains import by_gain
+from arkjax.reporting.headline import interval, percent, points
+from arkjax.reporting.page import esc, folded, table
+
+Report = Mapping[str, Any]
+_COSTS = {
+    "calls": "calls",
+    "prompt_tokens": "prompt tokens",
+    "generated_tokens": "generated tokens",
+    "seconds": "seconds",
+    "device_seconds": "device-seconds",
+}
+
+
+def name(system: str, oracle: bool = False, meaning: bool = False) -> str:
+    """A system's name for people and its own, as HTML; on demand with what it is."""
+    mark = ' <span class="mark">oracle stop</span>' if oracle else ""
+    said = f"<small>{esc(systems.MEANINGS[systems.kind(system)])}</small>" if meaning else ""
+    label = systems.label(system)
+    own = f"<code>{esc(system)}</code>" if label != system else ""
+    return f"{esc(label)}{mark}{own}{said}"
+
+
+def share(value: float | None, ci95: Sequence[float] | None, bar: bool = False) -> str:
+    """A share in per cent with its interval as a cell; a dash where there is none."""
+    if value is None:
+        return '<td class="n">–</td>'
+    ends = f"<small>{interval(ci95)}</small>" if ci95 else ""
+    look = f'class="n bar" style="--w: {percent(value)}%"' if bar else 'class="n"'
+    return f"<td {look}>{percent(value)}{ends}</td>"
+
+
+def number(value: Any, digits: str = ".3g") -> str:
+    """A number as a cell; a dash for None."""
+    if value is None:
+        return '<td class="n">–</td>'
+    return (
+        f'<td class="n">{value:,.0f}</td>'
+        if value >= 100
+        else f'<td class="n">{value:{digits}}</td>'
+    )
+
+
+def _accuracy(entry: Mapping[str, Any] | None) -> str:
+    return share(entry["accuracy"], entry["ci95"], bar=True) if entry else share(None, None)
+
+
+def _cost_fields(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [field for field in _COSTS if all(field in entry for entry in found.values())]
+
+
+def all_systems(report: Report) -> str:
+    """Every system: what it is, its accuracy on each split, what an answer of it costs."""
+    splits = systems.ordered_splits(report["splits"])
+    sections = report["splits"]
+    names = systems.ordered({n for split in splits for n in sections[split]["systems"]})
+    hard = [split for split in splits if "multi" in sections[split]["parts"]]
+    entries_of = {n: [sections[split]["systems"].get(n) for split in splits] for n in names}
+    costs = {n: next(entry for entry in entries if entry) for n, entries in entries_of.items()}
+    fields = _cost_fields(costs)
+    rows = []
+    for n in names:
+        cells = [_accuracy(entry) for entry in entries_of[n]]
+        for split in hard:
+            entry = sections[split]["systems"].get(n)
+            cells.append(_accuracy(entry["by_part"].get("multi") if entry else None))
+        cells += [number(costs[n][field]) for field in fields]
+        rows.append([name(n, costs[n]["oracle"], meaning=True), *cells])
+    head = ["system", *(f"{split}, %" for split in splits)]
+    head += [f"{split}, multi, %" for split in hard]
+    head += [_COSTS[field] for field in fields]
+    caption = "Right answers with 95% intervals; cost per problem on the first split."
+    text = table(caption, head, rows, range(1, len(head)))
+    if hard:
+        text += (
+            '<p class="soft">multi: problems that no single role can solve, '
+            "so that only a team that shares its results can be right by skill.</p>"
+        )
+    return text
+
+
+def runs(compared: Sequence[Mapping[str, Any]]) -> str:
+    """The runs that a comparison was made from; "" for a report of one run."""
+    rows = [
+        [
+            esc(run["name"]),
+            f"<code>{esc(run['path'])}</code>",
+            f"<code>{esc(run['config_hash'][:12])}</code>",
+            esc(", ".join(map(str, run["seeds"]))),
+            esc(" ".join(str(run["device"][k]) for k in ("count", "kind") if k in run["device"])),
+            f"<code>{esc(run['command'] or '–')}</code>",
+        ]
+        for run in compared
+    ]
+    head = ["run", "directory", "config", "seeds", "device", "command"]
+    return table("The runs", head, rows, ()) if rows else ""
+
+
+def per_correct(report: Report, split: str) -> str:
+    """What a correct answer costs, mistakes paid for."""
+    found = report["splits"][split]["systems"]
+    prices = {n: entry.get("per_correct") or {} for n, entry in found.items()}
+    fields = _cost_fields(prices)
+    rows = [[name(n), *(number(prices[n][f]) for f in fields)] for n in systems.ordered(found)]
+    if not fields:
+        return ""
+    caption = f"Cost of a correct answer on {split}: all that was spent by all that was right."
+    head = ["system", *(_COSTS[field] for field in fields)]
+    return table(caption, head, rows, range(1, len(head)))
+
+
+def domains(report: Report, split: str, names: Sequence[str]) -> str:
+    """Accuracy of the named systems in each domain, the one where the team adds most first."""
+    section = report["splits"][split]
+    found = section["systems"]
+    if len(section["domains"]) < 2:
+        return ""
+    ranked = by_gain(report, split)
+    told = {row["domain"]: row["verdict"] for row in ranked}
+    rows = [
+        [
+            esc(domain),
+            number(section["domains"][domain]),
+            *([f"<td>{esc(told[domain] or '–')}</td>"] if ranked else []),
+            *(
+                share(
+                    found[n]["by_domain"].get(domain),
+                    found[n].get("by_domain_ci95", {}).get(domain),
+                )
+                for n in names
+            ),
+        ]
+        for domain in ([row["domain"] for row in ranked] or sorted(section["domains"]))
+    ]
+    head = ["domain", "problems", *(["verdict"] if ranked else []), *map(systems.label, names)]
+    numbers = [1, *range(3 if ranked else 2, len(head))]
+    caption = f"Right answers by domain on {split}, %; those of all systems are in report.json"
+    return folded("Every domain", table(caption, head, rows, numbers))
+
+
+def comparisons(report: Report) -> str:
+    """What was held against what, with difference, interval, p and a verdict in words."""
+    groups: dict[tuple[str, str | None], list[Mapping[str, Any]]] = {}
+    for entry in report["comparisons"]:
+        groups.setdefault((entry["split"], entry["part"]), []).append(entry)
+    text = ""
+    for (split, part), entries in groups.items():
+        where = f"{split}, {part} problems" if part else split
+        body = _comparison_table(entries, where)
+        text += folded(f"On {where} ({entries[0]['n']:,})", body, opened=not text)
+    if text:
+        text = (
+            '<p class="soft">Differences of right answers in percentage points with 95% intervals. '
+            "Adjusted p allows for the number of all comparisons below "
+            f"({len(report['comparisons'])}, Holm).</p>{text}"
+        )
+    items = ""
+    for entry in report["not_compared"]:
+        pair = f"{systems.label(entry['a'])} and {systems.label(entry['b'])} on {entry['split']}"
+        pair += f", {entry['part']}" if entry["part"] else ""
+        items += f"<li>{esc(pair)}: {esc(entry['reason'])}.</li>"
+    if items:
+        text += folded(f"Not compared ({len(report['not_compared'])})", f"<ul>{items}</ul>")
+    return text
+
+
+def _comparison_table(entries: Sequence[Mapping[str, Any]], where: str) -> str:
+    rows = [
+        [
+            f"{esc(systems.label(entry['a']))} − {esc(systems.label(entry['b']))}",
+            f'<td class="n">{points(entry["difference"])}'
+            f"<small>{interval(entry['ci95'], points)}</small></td>",
+            f'<td class="n">{_p(entry["p"])}</td>',
+            f'<td class="n">{_p(entry["p_holm"])}</td>',
+            esc(entry["verdict"]),
+        ]
+        for entry in entries
+    ]
+    head = ["pair", "difference", "p", "adjusted p", "verdict"]
+    return table(f"Comparisons on {where}", head, rows, range(1, 4))
+
+
+def _p(p: float) -> str:
+    return "&lt; 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(value, Mapping):
+        for key in value:
+            yield from _flat(value[key], (*path, str(key)))
+    else:
+        yield path, value
+
+
+def counts(nested: Mapping[str, Any]) -> str:
+    """Nested counts as tables: the innermost keys are columns where rows share them."""
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for path, value in _flat(nested):
+        rows.setdefault(path[:-1], {})[path[-1]] = value
+    alike: dict[tuple[str, ...], list[tuple[tuple[str, ...], dict[str, Any]]]] = {}
+    for path, cells in rows.items():
+        alike.setdefault(tuple(cells), []).append((path, cells))
+    text = ""
+    for columns, entries in alike.items():
+        lines = [
+            [
+                esc(" · ".join(path) or "all"),
+                *(f'<td class="n">{_count(v)}</td>' for v in cells.values()),
+            ]
+            for path, cells in entries
+        ]
+        about = ", ".join(dict.fromkeys(path[-1] if path else "all" for path, _ in entries))
+        caption = f"Counts of {about if len(about) < 60 else about[:60] + '…'}"
+        text += table(caption, ["what", *columns], lines, range(1, 1 + len(columns)))
+    return folded("Counts of every filter", text) if text else ""
+
+
+def process_rewards(rewards: Mapping[str, Any]) -> str:
+    """What each student's reward model is worth, as shares and differences of shares."""
+    columns = {
+        "step_auroc": "AUROC of steps",
+        "first_error_accuracy": "first error found",
+        "first_error_f1": "F1 of first errors",
+        "majority": "vote",
+        "best": "best by reward",
+        "lift_over_vote": "best - vote",
+        "oracle": "any right",
+    }
+    lines = [
+        [
+            esc(systems.label(student)),
+            *(f'<td class="n">{_count(figures.get(column, "–"))}</td>' for column in columns),
+        ]
+        for student, figures in rewards.items()
+    ]
+    if not lines:
+        return ""
+    return table("Reward models", ["student", *columns.values()], lines, range(1, 8))
+
+
+def _count(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return esc(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def run_facts(report: Report) -> str:
+    """The command, the versions, the device, and how long each stage took."""
+    facts = {
+        "config": report["config_hash"],
+        "seeds": ", ".join(map(str, report["seeds"])),
+        **{f"version of {n}": version for n, version in sorted(report["versions"].items())},
+        **{f"device, {n}": value for n, value in sorted(report["device"].items())},
+        **{f"wall time of {n}": f"{s:,.1f} s" for n, s in report["wall_seconds"].items()},
+    }
+    command = f"<pre>{esc(report['command'])}</pre>" if report.get("command") else ""
+    rows = [[esc(n), f"<code>{esc(value)}</code>"] for n, value in facts.items()]
+    return command + folded(
+        "Config, seeds, versions, device, wall time", table("The run", ["what", "value"], rows, ())
+    )
