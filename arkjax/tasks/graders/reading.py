@@ -17,7 +17,10 @@ _FRACTION = re.compile(r"\\[dtc]?frac[ ]?\{[ ]?([0-9]{1,32})[ ]?\}[ ]?\{[ ]?([0-
 # "Answer:", "the answer is", "Final answer" and, where a line begins, "A:"; emphasis is free.
 _MARKER = re.compile(
     r"\banswers?(?:[ ](?:to|for|of)[ ][^\n.:=]{1,60}?)??[*_\"'’` ]{0,4}"
-    r"(?:[ \n](?:is|are|equals|was|will[ ]be|would[ ]be|must[ ]be|should[ ]be)\b[ ]?:?|[:=])"
+    r"(?:[ \n](?:is|are|equals|was|will[ ]be|would[ ]be|must[ ]be|should[ ]be)\b"
+    r"(?![ ](?:also[ ]|still[ ])?(?:(?:in)?(?:correct|valid|consistent)|right|wrong|not|based)\b)"
+    r"[ ]?:?"
+    r"|[:=])"
     r"|^[ \t>*_#]{0,8}(?:final[ ])?answer[ ]?[*_]{0,3}[ ]?$"
     r"|^[ \t>*_#]{0,8}final[ ]answer\b(?![*_ ]{0,4}(?:is\b|[:=]))"
     r"|^[ \t>*_]{0,8}A[*_]{0,2}:",
