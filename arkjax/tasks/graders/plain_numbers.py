@@ -9,6 +9,7 @@ trillion, which multiply it, and a unit, which does not count. The sign % is a u
 """
 
 import dataclasses
+import functools
 import re
 import unicodedata
 from fractions import Fraction
@@ -114,15 +115,18 @@ def number_of(match: re.Match) -> Number | None:
             exponent = int(part["exp"] or part["lexp"] or part["pexp"] or 0)
             if abs(exponent) > _LARGEST_EXPONENT:
                 return None
-            value, fraction = _fraction(part["dec"]) * Fraction(10) ** exponent, False
+            value, fraction = _fraction(part["dec"]), False
+            value = value * Fraction(10) ** exponent if exponent else value
     except (ValueError, ZeroDivisionError):
         return None
-    value *= _TIMES.get(part["times"] or "", 1)
+    if part["times"]:
+        value *= _TIMES[part["times"]]
     if (part["sign"] == "-") != bool(part["inner"]):
         value = -value
     return Number(value, bool(part["percent"]), fraction)
 
 
+@functools.lru_cache(2**14)
 def plain_number(text: str) -> Number | None:
     """The plain number that a whole answer is, unit and "x =" aside; None if it is anything else.
 
@@ -153,7 +157,8 @@ def join_thousands(text: str) -> str:
 
 
 def _fraction(digits: str) -> Fraction:
-    return Fraction(digits.replace(",", ""))
+    digits = digits.replace(",", "")
+    return Fraction(int(digits) if digits.isdigit() else digits)
 
 
 def _vulgar(match: re.Match) -> str:
