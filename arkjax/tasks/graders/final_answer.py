@@ -6,7 +6,8 @@ An explicit marker wins over everything else, in this order:
    solution ends, and a model that runs on writes the next problem. It is what GSM8K's own script
    reads. A line "#### 1. Count the eggs" is a heading.
 2. The last complete `\boxed{}` or `\fbox{}`.
-3. "Answer:", "the answer is", "Final answer", and "A:" where a line begins; the last one counts.
+3. "Answer:", "the answer is", "Final answer", `<answer>`, and "A:" where a line begins; the last
+   one counts.
 4. "#### N" with further words behind the number.
 
 Then what the text ends on:
@@ -17,8 +18,8 @@ Then what the text ends on:
 Behind a marker the first number counts, but of "3 * 6 = 18" what is behind the last "=". A text
 that ends in a marker with nothing to read behind it has no answer, whatever stands before. What a
 model writes behind its answer as "Question:" or "Human:" is another problem and not read. GSM8K's
-calculator annotations, `<<48/2=24>>`, are taken out; a text that ends on a line with one was cut
-while it worked, and has no answer unless a marker states it.
+calculator annotations, `<<48/2=24>>`, are taken out; a text with some that ends on a line with
+one, or inside a sentence, was cut while it worked, and has no answer unless a marker states it.
 """
 
 import dataclasses
@@ -81,7 +82,7 @@ def read_answer(text: str) -> Reading:
     `1 1/2` as 3/2, 50% as 50%. Anything else is returned as it stands.
     """
     text = text[-READ:]
-    cut_at_work = "<<" in text.rstrip().rpartition("\n")[2]
+    cut_at_work = _cut_at_work(text)
     text = clean(_OPEN.sub("", _ANNOTATION.sub(_without, text)))
     text = _before_next_question(text).rstrip()
     if not text.strip():
@@ -108,6 +109,14 @@ def read_answer(text: str) -> Reading:
     if cut_at_work:
         return Reading(None, "the text ends at work, before an answer")
     return _last(text)
+
+
+def _cut_at_work(text: str) -> bool:
+    """Whether a text with calculator annotations ends on a calculation or inside a sentence."""
+    last_line = text.rstrip().rpartition("\n")[2]
+    if "<<" in last_line:
+        return True
+    return "<<" in text and last_line[-1:] not in (".", "!") and plain(clean(last_line)) is None
 
 
 # --- markers ------------------------------------------------------------------------------------
@@ -145,10 +154,11 @@ def _unfinished(text: str, hashes: list[re.Match]) -> str | None:
     for match in hashes[-1:]:
         if match.start() >= last_line and not _from_line(match[1]):
             return "nothing to read behind '####'"
-    box = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"))
-    if box >= 0 and "{" in text[box : box + 8]:
-        return r"\boxed{} is not closed" if "}" not in text[box:] else None
-    for match in markers(text)[-1:]:
+    stated = markers(text)[-1:]
+    box = max(text.rfind(r"\boxed{"), text.rfind(r"\fbox{"))
+    if box >= 0 and not any(match.start() > box for match in stated):
+        return r"\boxed{} is empty" if "}" in text[box:] else r"\boxed{} is not closed"
+    for match in stated:
         line = following(text, match.end())
         if not NUMBER.search(text, match.end()) and _from_line(line) is None:
             return f"nothing to read behind {_quoted(match[0])}"
@@ -175,11 +185,11 @@ def _stated(text: str, match: re.Match) -> str | None:
 
 def _before_next_question(text: str) -> str:
     """The text up to the next problem that a model made up behind its answer."""
-    for match in _first_of(_NEXT, text):
-        before = text[: match.start()]
-        if _HASHES.search(before) or r"\boxed" in before or markers(before):
-            return before
-    return text
+    box = text.find(r"\boxed")
+    begins = [match.start() for match in (_HASHES.search(text), *markers(text)[:1]) if match]
+    begins += [box] if box >= 0 else []
+    following_question = _NEXT.search(text, min(begins)) if begins else None
+    return text[: following_question.start()] if following_question else text
 
 
 def _without(match: re.Match) -> str:
@@ -241,6 +251,7 @@ def _formula(text: str) -> str | None:
         return None
     if text.endswith("=") or re.search(r"\b(?:i\.e|e\.g)\b", text):
         return None
+    text = text.strip("'\"’”")
     words = re.findall(r"[^\W\d_]{2,}", _NAMES.sub(" ", _TEXT.sub(" ", text)))
     symbols = re.search(r"[A-Za-z0-9\\]", text)
     return None if words or not symbols else text

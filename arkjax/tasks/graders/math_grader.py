@@ -17,7 +17,7 @@ from arkjax.tasks.graders.symbolic import Verdict
 from arkjax.tasks.problems import Grade, Problem
 
 _TEXT = re.compile(r"\\(?:text|mbox|mathrm|textbf|textrm|mathbf)[ ]?\{([^{}]*)\}")
-_FREE = re.compile(r"\s+|\\[,;:! ]|\\(?:left|right|displaystyle)(?![A-Za-z])|\$")
+_FREE = re.compile(r"\s+|(?<!\\)\\[,;:! ]|\\(?:left|right|displaystyle)(?![A-Za-z])|\$")
 _WORDS = re.compile(r"[^\W\d_]{2,}(?:[ ,'’-]{1,3}[^\W\d_]+)*[.]?")
 _LETTER = re.compile(r"\(([A-Za-z])\)")
 

@@ -21,18 +21,22 @@ _LARGEST_EXPONENT = 400
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2212\ufe58\ufe63\uff0d"), "-")
 _SPACES = dict.fromkeys(map(ord, "\u00a0\u2002\u2003\u2004\u2005\u2007\u2008\u205f\u3000"), " ")
 # Zero-width characters and marks of direction say nothing.
-_NOTHING = dict.fromkeys([*range(0x200B, 0x2010), *range(0x202A, 0x202F), 0x2060, 0xFEFF, 0])
+_NOTHING = dict.fromkeys([*range(0x200B, 0x2010), *range(0x202A, 0x202F), 0x2060, 0xFEFF])
 _TABLE = _DASHES | _SPACES | _NOTHING | {ord("\uff0c"): ",", ord("\r"): "\n"}
+# Colours of a terminal, and the tags that mark up a word.
+_MARKUP = re.compile(
+    r"\x1b\[[0-9;]{0,20}[A-Za-z]|</?(?:b|i|u|p|em|strong|code|span|div|br)[ ]?/?>", re.IGNORECASE
+)
 _VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e]")
 _GROUP = re.compile(r"(?<=[0-9])(?:\{,\}|\\[,!;: ]|[\u00a0\u2009\u202f~])(?=[0-9]{3}(?![0-9]))")
 _LATEX = [
-    (re.compile(r"\\(?:left|right|displaystyle|[!,;:](?![0-9]{3}))"), ""),
+    (re.compile(r"(?<!\\)\\(?:left|right|displaystyle|[!,;:](?![0-9]{3}))"), ""),
     (re.compile(r"\\[dtc]frac\b"), r"\\frac"),
     (re.compile(r"\\frac[ ]?([0-9])[ ]?([0-9])(?![0-9])"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\frac[ ]?([0-9])[ ]?\{"), r"\\frac{\1}{"),
     (re.compile(r"(\\frac[ ]?\{[^{}]{1,40}\})[ ]?([0-9])"), r"\1{\2}"),
-    (re.compile(r"\\([$%#&])"), r"\1"),
-    (re.compile(r"\\[ ;:,!]"), " "),
+    (re.compile(r"(?<!\\)\\([$%#&])"), r"\1"),
+    (re.compile(r"(?<!\\)\\[ ;:,!]"), " "),
 ]
 
 _DECIMAL = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})++(?!,?[0-9])|[0-9]++)(?:\.[0-9]++)?|\.[0-9]++)"
@@ -46,7 +50,7 @@ NUMBER = re.compile(
     r"(?![0-9,./]*[0-9]))"
     r"|\\frac[ ]?\{[ ]?(?P<fsign>-?)(?P<fnum>[0-9.,]{1,40})[ ]?\}[ ]?"
     r"\{[ ]?(?P<fsign2>-?)(?P<fden>[0-9.,]{1,40})[ ]?\}"
-    rf"|(?P<dec>(?<![\w.]){_DECIMAL})"
+    rf"|(?P<dec>(?<![\w.])(?!0[xX][0-9a-fA-F]){_DECIMAL})"
     r"(?:[eE](?P<exp>[-+]?[0-9]{1,9})(?!\w)"
     r"|[ ]?(?:\\times|\\cdot|[x×*·])[ ]?10[ ]?(?:\^|\*\*)[ ]?"
     r"(?:\{[ ]?(?P<lexp>[-+]?[0-9]{1,9})[ ]?\}|(?P<pexp>[-+]?[0-9]{1,9}))"
@@ -87,9 +91,10 @@ class Number:
 
 def clean(text: str) -> str:
     """The text with one kind of minus, space, fraction and thousands separator."""
-    text = _GROUP.sub(",", text.replace("\r\n", "\n")).translate(_TABLE)
+    text = _MARKUP.sub("", text.replace("\r\n", "\n"))
+    text = _GROUP.sub(",", text).translate(_TABLE)
     text = _VULGAR.sub(_vulgar, text).replace("\u2044", "/")
-    text = re.sub("[\u2006\u2009\u200a\u202f\t\f\v]", " ", text)
+    text = re.sub("[\u2006\u2009\u200a\u202f\t\f\v\0]", " ", text)
     for pattern, plain in _LATEX:
         text = pattern.sub(plain, text)
     return text

@@ -14,7 +14,7 @@ _DIGITS = re.compile(
     r"(?![A-Za-z_0-9])"
 )
 _FRACTION = re.compile(r"\\[dtc]?frac[ ]?\{[ ]?([0-9]{1,32})[ ]?\}[ ]?\{[ ]?([0-9]{1,32})[ ]?\}")
-# "Answer:", "the answer is", "Final answer" and, where a line begins, "A:"; emphasis is free.
+# "Answer:", "the answer is", "Final answer", <answer> and, where a line begins, "A:".
 _MARKER = re.compile(
     r"\banswers?(?:[ ](?:to|for|of)[ ][^\n.:=]{1,60}?)??[*_\"'’` ]{0,4}"
     r"(?:[ \n](?:is|are|equals|was|will[ ]be|would[ ]be|must[ ]be|should[ ]be)\b"
@@ -23,7 +23,7 @@ _MARKER = re.compile(
     r"|[:=])"
     r"|^[ \t>*_#]{0,8}(?:final[ ])?answer[ ]?[*_]{0,3}[ ]?$"
     r"|^[ \t>*_#]{0,8}final[ ]answer\b(?![*_ ]{0,4}(?:is\b|[:=]))"
-    r"|^[ \t>*_]{0,8}A[*_]{0,2}:",
+    r"|^[ \t>*_]{0,8}A[*_]{0,2}:|<answer>",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -112,8 +112,9 @@ def last_boxed(text: str) -> str | None:
 def last_stated(text: str) -> str | None:
     """What stands after the last "Answer:", "the answer is", "Final answer" or "A:" of `text`.
 
-    That is the rest of its line or, where nothing is left of it, the next line that is not empty;
-    "" if the text ends there, None if there is no such marker.
+    `<answer>` is such a marker as well. What it states is the rest of its line or, where nothing is
+    left of it, the next line that is not empty; "" if the text ends there, None if there is no
+    such marker.
     """
     tail = text[-TAIL:]
     found = None
@@ -129,8 +130,8 @@ def markers(text: str) -> list[re.Match]:
 
 def following(text: str, start: int) -> str:
     """The rest of the line from `start` or, if that says nothing, the next line that does."""
-    for line in text[start:].split("\n"):
+    for line in text[start:].split("</answer>", 1)[0].split("\n"):
         said = line.strip().lstrip("*_:` ").strip()
-        if said:
+        if said.strip("$\\[]("):
             return said
     return ""
