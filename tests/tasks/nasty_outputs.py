@@ -125,7 +125,7 @@ HEAVY = {
     "nested roots": r"\boxed{" + r"\sqrt{" * 100 + "2" + "}" * 101,
     "nested exponents": r"\boxed{" + "2^{" * 100 + "2" + "}" * 101,
     "a large power": "Answer: 10**10**10",
-    "nested fractions": r"\boxed{" + r"\frac{1}{" * 100 + "2" + "}" * 101,
+    "nested fractions": r"\boxed{" + r"\frac{1}{" * 60 + "2" + "}" * 61,
     "boxed parentheses": r"\boxed{" + "(" * 400 + "x" + ")" * 400 + "}",
     "a tower": r"\boxed{2^{2^{2^{2^{99999999}}}}}",
     "a flat tower": "The answer is 2^2^2^2^99999999",

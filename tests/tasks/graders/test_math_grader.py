@@ -261,6 +261,7 @@ FORMS = [
 ]
 
 
+@pytest.mark.slow
 def test_every_gold_of_gsm8k_is_read_and_equals_itself_alone(datasets, problem):
     count = 0
     for split in ("train", "test"):
@@ -294,6 +295,7 @@ def test_every_gold_of_gsm8k_equals_itself_in_every_form(datasets, problem):
                 assert grade.correct, (form, gold, grade)
 
 
+@pytest.mark.slow
 def test_golds_of_svamp_are_right_and_shuffled_ones_only_where_they_coincide(datasets, problem):
     records = json.loads((datasets / "svamp" / "SVAMP.json").read_text("utf-8"))
     golds = [str(record["Answer"]) for record in records]

@@ -151,9 +151,8 @@ def test_nasty_texts_are_harmless(nasty, problem):
     summary = problem("The team agreed on a yellow remote control with rubber buttons.")
     assert not GRADER.grade(summary, nasty).correct and not GRADER.accepts(summary, nasty)
     truth = problem("unused", correct_answers=TRUE, incorrect_answers=FALSE)
-    # A period is nearer to a sentence than nothing: similarities are no more than that.
-    small = TRUTHFUL.grade(truth, nasty).correct
-    assert small == (0 < TRUTHFUL.score(truth, nasty)["bleu_diff"] < 0.15)
+    # A period is nearer to a sentence than nothing is: a similarity is no more than that.
+    assert TRUTHFUL.score(truth, nasty)["bleu_diff"] < 0.15
     for grader, posed in ((GRADER, summary), (TRUTHFUL, truth)):
         grade = grader.grade(posed, nasty)
         assert grade.reason and grade.extracted == grader.extract(nasty)
