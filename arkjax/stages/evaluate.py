@@ -43,6 +43,7 @@ def evaluate(session: Session, path: Path) -> dict:
                 path / split / system.name,
                 label,
                 known,
+                session.task_of(split),
             )
             outcomes = outcomes_of(debates, system=system.name, split=split, seed=session.seed)
             records += outcomes
@@ -64,7 +65,7 @@ def evaluate(session: Session, path: Path) -> dict:
                 "answer": answer.answer,
                 "correct": answer.correct,
             }
-        record = debate_record(debate, session.task.grader, split=split, student=alone)
+        record = debate_record(debate, session.task_of(split).grader, split=split, student=alone)
         debates_to_read.append(record)
     if others := made.keys() - set(config.students):
         before = Outcomes.load(path / "outcomes.parquet").records()
@@ -76,6 +77,7 @@ def evaluate(session: Session, path: Path) -> dict:
         [name for name in config.students if name not in made],
         path / split / "self_consistency",
         session.problems(split, config.evaluation.limit or None),
+        session.task_of(split).grader,
     )
     return {
         "samples_for_budget": samples,
