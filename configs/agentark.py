@@ -145,12 +145,11 @@ def get_config(arg: str = "") -> ConfigDict:
     # The synthesiser reads every agent's last answer, and each agent its own and all others'.
     needed = QUESTION + (o.agents + 1) * (o.max_tokens + 32)
     context = o.context or 1024 * math.ceil(needed / 1024)
-    held = min(MODELS[name][1]().max_context for name in (o.student, o.teacher))
-    if context > held:
+    least = min((o.student, o.teacher), key=lambda name: MODELS[name][1]().max_context)
+    if context > (held := MODELS[least][1]().max_context):
         raise ConfigError(
             f"argument {arg!r}: {o.agents} agents who each say up to {o.max_tokens} tokens need "
-            f"contexts of {context}, but {o.student} and {o.teacher} hold {held}: lower agents or "
-            "max_tokens"
+            f"contexts of {context}, but {least} holds {held}: lower agents or max_tokens"
         )
     c.engine.length_classes = tuple(sorted({min(2048, context), context}))
     c.engine.slots = 32
@@ -184,7 +183,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.student.row_length = ROW_LENGTH
     tokens = c.sample.problems * TRACES * DATASETS[o.dataset][1]
     # Once over DA's traces, which is three times over RSFT's single ones.
-    c.student.train.steps = max(20, math.ceil(tokens / (ROWS * ROW_LENGTH)))
+    c.student.train.steps = max(2, math.ceil(tokens / (ROWS * ROW_LENGTH)))
     c.student.train.batch_rows = ROWS
     c.student.train.micro_rows = ROWS // 2
     c.student.train.chunk_tokens = 1024  # vocabularies of up to 262,144
@@ -234,7 +233,7 @@ def get_config(arg: str = "") -> ConfigDict:
     answers.row_length = ROW_LENGTH
     answers.micro_rows = ROWS
     train = c.student.policy.train
-    train.steps = max(20, math.ceil(c.sample.problems / answers.prompts))  # repository: 1 episode
+    train.steps = max(2, math.ceil(c.sample.problems / answers.prompts))  # repository: 1 episode
     train.chunk_tokens = 1024
     train.checkpoint_every = 100
     _optimizer(train.optimizer, learning_rate=5e-7, warmup_steps=10)  # repository: the rate
@@ -248,7 +247,9 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def _student(arg: str, strategy: str) -> str:
-    phases = strategy.split("+")
+    # A phase of this name has the sign that joins phases.
+    both = "sequence+logit"
+    phases = [p.replace("&", "+") for p in strategy.replace(both, "sequence&logit").split("+")]
     for phase in phases:
         if phase not in PHASES:
             raise ConfigError(
