@@ -9,9 +9,9 @@ Options:
 - strategy: rsft, da, pad, or phases one after the other: rsft+da, pad+da. Others of
   `arkjax.synthesis.strategies` work too, but those that learn the team's distributions only where
   teacher and student are the same model.
-- tests: what is evaluated, joined by "+": gsm8k, medmcqa, math_500, svamp, aqua, hotpotqa, qasper,
-  qmsum, truthfulqa. The paper's tables have gsm8k+medmcqa; for its figures of transfer it has
-  hotpotqa+qasper+qmsum and truthfulqa, whose long documents need a larger `context`.
+- tests: what is evaluated, joined by "+": gsm8k, medmcqa, math, math_500, svamp, aqua, hotpotqa,
+  qasper, qmsum, truthfulqa, truthfulqa_mc. The paper's tables have gsm8k+medmcqa; of transfer it
+  shows hotpotqa+qasper+qmsum, whose long documents need a larger `context`, and truthfulqa.
 - agents, rounds: of the debate; the paper has 5 agents, 10 and 20 in a study, and 3 rounds.
 - temperature: of all that the team says.
 - max_tokens: of each answer.
