@@ -43,7 +43,8 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
 
     Args:
       spec: a path (`x.py`, or `x.py:arg` to call `get_config("arg")`), or the name of a shipped
-        config (`quickstart`, `configs/quickstart.py`, `teams/debate:5`).
+        config (`quickstart`, `configs/quickstart.py`, `teams/debate:5`); those in `sweeps/` also
+        go by their names alone (`embedded_study`).
       overrides: `--config.a.b=value`; the value is parsed as the type that the field has.
 
     Raises:
@@ -64,8 +65,10 @@ def _find(name: str) -> Path:
     known = sorted(file.relative_to(shipped).as_posix() for file in shipped.rglob("*.py"))
     relative = name.removeprefix("configs/")
     relative += "" if relative.endswith(".py") else ".py"
-    if relative in known:
-        return shipped / relative
+    # A sweep goes by its name alone where no other config has it.
+    for place in (relative, f"sweeps/{relative}"):
+        if place in known:
+            return shipped / place
     if path.is_dir():
         raise ConfigError(f"--config {name} is a directory: pass a .py file in it")
     names = [file.removesuffix(".py") for file in known]

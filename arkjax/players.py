@@ -19,6 +19,7 @@ from arkjax.sampling.remotes import Remotes, Watched
 from arkjax.sampling.rota import Rota
 from arkjax.shipped import shipped_path
 from arkjax.storage import content_hash
+from arkjax.synthesis.foreign import reencoded
 from arkjax.teams.plans import Voice
 from arkjax.text.chat import Chat, make_chat
 from arkjax.text.tokenizer import Tokenizer
@@ -84,15 +85,30 @@ class Players:
             return self.voices[player]
         return Voice(self.chat, self.tokenizer, self.tokenizer.hash)
 
+    def is_foreign(self, player: str) -> bool:
+        """Whether a model has another tokenizer than the base model and the students."""
+        return player in self.voices and self.voices[player].vocabulary != self.tokenizer.hash
+
+    @functools.cached_property
+    def foreign(self) -> frozenset[str]:
+        """Identities of the models that are foreign, as calls name them."""
+        return frozenset(self.local_id(name) for name in self.voices if self.is_foreign(name))
+
     def in_own_tokens(self, calls: Iterable[Call]) -> list[Call]:
-        """The calls whose ids are of the base model's tokenizer.
+        """The calls in ids of the base model's tokenizer.
 
         Those of a model with another tokenizer are nothing that the base model or a student could
-        read or learn as they are.
+        read or learn as they are: they are left out or encoded anew, as `config.synthesis.foreign`
+        says.
         """
-        own = self.tokenizer.hash
-        foreign = {self.local_id(n) for n, v in self.voices.items() if v.vocabulary != own}
-        return [call for call in calls if call.model not in foreign]
+        found = []
+        for call in calls:
+            own: Call | None = call
+            if call.model in self.foreign:
+                again = self.config.synthesis.foreign == "reencode"
+                own = reencoded(call, self.tokenizer, self.chat.end_id) if again else None
+            found += [own] if own is not None else []
+        return found
 
     def local_id(self, name: str) -> str:
         """Identity of one of the config's further models."""

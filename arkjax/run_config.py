@@ -105,7 +105,8 @@ class EvaluationConfig:
     """What systems are compared on.
 
     Attributes:
-      splits: names of the splits.
+      splits: names of the task's splits, and of other tasks' as "TASK:SPLIT", such as "svamp:test",
+        which their own graders judge.
       limit: problems of each split; 0 takes all.
     """
 
@@ -147,7 +148,8 @@ class RunConfig:
       world: the embedded world.
       tokenizer: a tokenizer.model, a tokenizer.json or the folder of a checkpoint: a path, or the
         name of a shipped file; empty takes the one that comes with the base checkpoint.
-      model: shape of the model.
+      model: shape of the model that is trained where there is no checkpoint. A checkpoint has its
+        own; it is trained with `remat` if it is set here.
       mesh: devices along each axis of the mesh.
       sharding: which logical axis of a weight lies on which axis of the mesh.
       engine: sizes of the sampling engine.

@@ -5,9 +5,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from arkjax.config import to_dict
 from arkjax.evaluation.outcomes import Outcomes
 from arkjax.progress import Progress
 from arkjax.reporting.debates import choose_debates
+from arkjax.reporting.published import published
 from arkjax.reporting.report import build_report, write_report
 from arkjax.run_config import RunConfig
 from arkjax.rundir import RunDirectory
@@ -78,6 +80,8 @@ def report(
         oracle=sorted(oracle),
         command=f"arkjax run --config {config.name} --workdir runs/{config.name}",
     )
+    if figures := published(to_dict(config), built):
+        built["published"] = figures
     write_report(directory.report, built, curves=curves, debates=choose_debates(debates))
     progress.say(f"report: {directory.report / 'report.html'}")
     return built

@@ -125,13 +125,23 @@ class Session:
         """The team's roles without communication, each sampled n times."""
         return library.load(_with_option(self.config.sample.roles, f"n={n}"))
 
+    def task_of(self, split: str) -> registry.Task:
+        """The task of a split by its name in the config: of "svamp:test", the task "svamp"."""
+        name, other, _ = split.partition(":")
+        return registry.get_task(name) if other else self.task
+
     def problems(self, split: str, limit: int | None) -> list[Problem]:
-        """Problems of a split; those of "train" are this seed's own."""
-        settings = {"world": self.config.world, "seed": self.seed, "source": self.config.source}
-        options = {name: settings[name] for name in self.task.options}
-        problems = self.task.load(split, limit, **options)
+        """Problems of a split; those of "train" are this seed's own.
+
+        Those of another task, "TASK:SPLIT", lie where that task looks for them by itself.
+        """
+        task, name = self.task_of(split), split.rpartition(":")[2]
+        source = self.config.source if name == split else ""
+        settings = {"world": self.config.world, "seed": self.seed, "source": source}
+        options = {option: settings[option] for option in task.options}
+        problems = task.load(name, limit, **options)
         if not problems:
-            raise DataError(f"task {self.task.name!r} has no problems in split {split!r}")
+            raise DataError(f"task {task.name!r} has no problems in split {name!r}")
         return problems
 
     @functools.cached_property
@@ -206,6 +216,13 @@ class Session:
     def _check_students(self) -> None:
         """What students learn from, and what decides which of their weights are kept."""
         config = self.config
+        speakers = sorted(set(config.players(self.team, config.policy).values()))
+        if config.synthesis.foreign == "leave_out" and all(map(self.players.is_foreign, speakers)):
+            raise ConfigError(
+                "config.synthesis.foreign is 'leave_out', but all of the team is played by "
+                f"{', '.join(speakers)}, with another tokenizer than the students': nothing would "
+                "be left to learn; set it to 'reencode'"
+            )
         if any(phase.needs_tape for phase in self._phases()):
             kept = config.teacher.tape_format(config.student.objective.kd_temperature, self.seed)
             try:
@@ -290,23 +307,26 @@ class Session:
         directory: Path,
         label: str,
         known: Sequence[CallStore] = (),
+        task: registry.Task | None = None,
     ) -> tuple[list[Debate], CallStore]:
         """Play a team on problems and record its calls; what is recorded is not made again.
 
-        `policy` plays all agents but those that name a model: see `RunConfig.players`.
+        `policy` plays all agents but those that name a model: see `RunConfig.players`. `task` is
+        that of the problems, where it is not the run's.
         """
+        grader = (task or self.task).grader
         store, players = CallStore(directory), self.config.players(team, policy)
-        with self.progress.task(label, total=len(problems), unit="problems") as task, store:
+        with self.progress.task(label, total=len(problems), unit="problems") as shown, store:
             debates = play(
                 team,
                 problems,
-                self.players.generators(players, task),
+                self.players.generators(players, shown),
                 {name: self.players.voice(player) for name, player in players.items()},
                 self.tokenizer,
-                self.task.grader,
+                grader,
                 store,
                 self.seed,
-                task,
+                shown,
                 list(known),
                 model_ids={name: self.model_id(player) for name, player in players.items()},
                 max_active=max_active([self.config.remotes.get(p) for p in players.values()]),

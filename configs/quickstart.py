@@ -109,6 +109,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.synthesis.near_duplicates = 0.0  # similarity from which examples count as one; 0: all stay
     c.synthesis.balance = "none"  # or "problems": all weigh the same
     c.synthesis.max_per_difficulty = 0  # most problems of each fifth of difficulty; 0: all
+    c.synthesis.foreign = "leave_out"  # or "reencode": words of models with other tokenizers
 
     c.teacher = ConfigDict()
     # Role and transcript of the last round, of agents that were right there.

@@ -18,7 +18,7 @@ FLOORS = [
     {"synthesis", "evaluation"},
     {"distillation", "reporting"},
     {"training"},
-    {"config", "run_config", "student_config"},
+    {"config", "run_config", "student_config", "sweeps"},
     {"players", "origins", "session"},
     {"stages"},
     {"api", "pipeline", "run_report", "convert", "comparing", "records", "serving"},

@@ -190,6 +190,16 @@ def test_models_with_different_tokenizers_take_turns_in_one_team(base, stranger,
     learned = players.in_own_tokens(calls)
     assert {call.agent for call in calls} - {call.agent for call in learned} == set(names[1::2])
     assert all(call.model.startswith("base-") for call in learned)
+    # Where they shall learn from all, strangers' words are encoded anew, and nobody else's.
+    c = config.load(str(path), ["--config.synthesis.foreign=reencode"])
+    players = Players(config.build(RunConfig, c), None, own, BylineChat(own), None, None)
+    assert players.is_foreign("qwen") and not players.is_foreign("base")
+    again = {call.call_id: call for call in players.in_own_tokens(calls)}
+    for call in calls:
+        if call.model not in players.foreign:
+            assert again[call.call_id] is call
+        elif call.call_id in again:
+            assert own.decode(again[call.call_id].gen_ids) == call.text
     # A team that names a model which is not there is refused before anything is done.
     assert cli.main([*arguments, "--config.team=mixture_of_agents:models=base+qwem"]) == 2
     assert "there is no model 'qwem'; did you mean 'qwen'" in capfd.readouterr().err

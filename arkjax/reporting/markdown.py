@@ -18,12 +18,21 @@ def _text(value: Any) -> str:
 
 
 def results_table(report: Mapping[str, Any], command: str | None = None) -> str:
-    """The table of all systems, and the line that says how it was made."""
+    """The table of all systems, and the line that says how it was made.
+
+    Where a report has published figures (see `reporting.published`), they stand in columns of their
+    own, which say so.
+    """
     splits = systems.ordered_splits(report["splits"])
     sections = report["splits"]
     main = splits[0]
     hard = "multi" in sections[main].get("parts", ())
+    paper = {}
+    for row in report.get("published", {}).get("rows", ()):
+        paper.setdefault(row["split"], {})[row["system"]] = percent(row["paper"])
+    compared = [split for split in splits if split in paper]
     head = ["system", *(f"{split}, %" for split in splits)]
+    head += [f"paper: {split}, %" for split in compared]
     head += [f"{main}, multi, %"] if hard else []
     head += ["calls", "generated tokens"]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
@@ -31,6 +40,7 @@ def results_table(report: Mapping[str, Any], command: str | None = None) -> str:
         entries = [sections[split]["systems"].get(name) for split in splits]
         cost = next(entry for entry in entries if entry)
         row = [_text(systems.label(name)), *map(_cell, entries)]
+        row += [paper[split].get(name, "–") for split in compared]
         if hard:
             row.append(_cell(entries[0]["by_part"].get("multi") if entries[0] else None))
         lines.append([*row, f"{cost['calls']:.1f}", f"{cost['generated_tokens']:,.0f}"])
@@ -39,10 +49,15 @@ def results_table(report: Mapping[str, Any], command: str | None = None) -> str:
     seeds = ", ".join(map(str, report["seeds"]))
     command = command or report.get("command")
     made = f"made by `{_text(command)}`, " if command else ""
+    quoted = ""
+    if compared:
+        published = report["published"]
+        quoted = f" Columns “paper”: {_text(published['source'])}. {_text(published['note'])}"
     warning = f"**{_text(report['first_line'])}**\n\n" if report.get("missing") else ""
     return (
         f"{warning}{text}\n\nRight answers with 95% intervals over problems ({sizes}) and seeds "
         f"({seeds}); cost per problem on {main}; {made}config `{report['config_hash'][:12]}`."
+        f"{quoted}"
     )
 
 

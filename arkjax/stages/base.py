@@ -1,5 +1,6 @@
 """The base stage: load a checkpoint, or train the embedded world's base model."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from arkjax.distillation.objective import Objective
 from arkjax.errors import ConfigError, DataError
 from arkjax.models.huggingface.opening import find, open_model
 from arkjax.models.placement import init_model, save_model
+from arkjax.models.transformer import Transformer
 from arkjax.models.weights import num_parameters
 from arkjax.session import Session
 from arkjax.training.base import base_rows
@@ -26,7 +28,12 @@ def base(session: Session, path: Path) -> dict:
                 f"{session.tokenizer.path}: leave config.tokenizer empty to take its own"
             )
         info = {**opened.info, "tokenizer": session.tokenizer.hash}
-        save_model(path / "model", opened.model, info, session.tokenizer_files)
+        model = opened.model
+        if config.model.remat:
+            # No published config says how a model is to be trained.
+            shape = dataclasses.replace(model.config, remat=True)
+            model = Transformer(shape, model.arrays(), session.mesh)
+        save_model(path / "model", model, info, session.tokenizer_files)
         return {"parameters": num_parameters(opened.model.config)}
     if config.model.vocab_size < session.tokenizer.vocab_size:
         raise ConfigError(

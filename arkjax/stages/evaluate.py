@@ -48,6 +48,7 @@ def evaluate(session: Session, path: Path) -> dict:
                 path / split / system.name,
                 label,
                 known,
+                session.task_of(split),
             )
             outcomes = outcomes_of(debates, system=system.name, split=split, seed=session.seed)
             records += outcomes
@@ -65,6 +66,7 @@ def evaluate(session: Session, path: Path) -> dict:
         [name for name in config.students if name not in made],
         path / split / "self_consistency",
         session.problems(split, config.evaluation.limit or None),
+        session.task_of(split).grader,
     )
     return {
         "samples_for_budget": samples,

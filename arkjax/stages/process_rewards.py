@@ -10,7 +10,7 @@ from arkjax.evaluation.process import ScoredAnswer, best_of_n, step_quality
 from arkjax.session import Session
 from arkjax.synthesis.steps import spans, step_ends
 from arkjax.synthesis.strategies import Strategy, strategy
-from arkjax.tasks.problems import Problem, StepGrader
+from arkjax.tasks.problems import Grader, Problem, StepGrader
 from arkjax.training.reward_model import RewardModel, load_reward_model
 from arkjax.training.reward_scoring import InSteps
 from arkjax.trajectories.schema import Call
@@ -21,7 +21,11 @@ _CHOOSING = 64
 
 
 def process_rewards(
-    session: Session, students: Collection[str], samples: Path, problems: Iterable[Problem]
+    session: Session,
+    students: Collection[str],
+    samples: Path,
+    problems: Iterable[Problem],
+    grader: Grader,
 ) -> dict:
     """Figures of some students' reward models, by student; nothing without reward models.
 
@@ -34,6 +38,7 @@ def process_rewards(
       students: whose.
       samples: the record of `self_consistency`.
       problems: that it was about.
+      grader: of these.
     """
     trained = {n: strategy(n) for n in students if strategy(n).last.learns == "pad"}
     if not trained:
@@ -44,7 +49,9 @@ def process_rewards(
     if not calls:
         return {}
     return {
-        name: _figures(session, _scored(session, _load(session, name, made), calls, by_id))
+        name: _figures(
+            session, _scored(session, _load(session, name, made), calls, by_id, grader), grader
+        )
         for name, made in trained.items()
     }
 
@@ -59,7 +66,11 @@ def _load(session: Session, name: str, made: Strategy) -> RewardModel:
 
 
 def _scored(
-    session: Session, reward: RewardModel, calls: list[Call], by_id: dict[str, Problem]
+    session: Session,
+    reward: RewardModel,
+    calls: list[Call],
+    by_id: dict[str, Problem],
+    grader: Grader,
 ) -> list[ScoredAnswer]:
     config = session.config.student.reward_model
     written = [
@@ -72,7 +83,7 @@ def _scored(
     ]
     with session.progress.task("process rewards", total=len(calls), unit="answers") as task:
         rewards = reward.rewards(written, config.batch_rows, config.row_length, task)
-    grader, scored = session.task.grader, []
+    scored = []
     for call, answer, own in zip(calls, written, rewards, strict=True):
         right = (bool(call.correct),) * len(own)
         if isinstance(grader, StepGrader):
@@ -88,8 +99,7 @@ def _scored(
     return scored
 
 
-def _figures(session: Session, scored: list[ScoredAnswer]) -> dict[str, Any]:
-    grader = session.task.grader
+def _figures(session: Session, scored: list[ScoredAnswer], grader: Grader) -> dict[str, Any]:
     how = session.config.student.reward_model.aggregation
     chosen = best_of_n(scored, how, equal=grader.equal, seed=session.seed)
     figures: dict[str, Any] = {

@@ -69,4 +69,5 @@ def _unifier(session: Session, dataset: Dataset, attribution: Attribution) -> Un
         synthesizer=synthesizer_of(session.team) if dataset.source == "team" else None,
         attribution=attribution if of_debates else None,
         embed=embed,
+        foreign=session.players.foreign,
     )

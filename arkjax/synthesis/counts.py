@@ -31,7 +31,8 @@ class Counts:
       repeated: accepted calls whose words stood there already.
       beyond_limit: accepted, distinct calls beyond `max_traces`.
       corrective: traces kept that correct an earlier error; `traces` counts all kept.
-      sampled_tokens: tokens generated for all calls looked at: the sampling budget.
+      sampled_tokens: tokens generated for all calls looked at: the sampling budget. Calls that were
+        encoded anew count with the student's tokens.
       near_duplicates: traces dropped since they say nearly what another says.
       beyond_difficulty: traces dropped with problems beyond `max_per_difficulty`.
       examples: training examples made, if any were.

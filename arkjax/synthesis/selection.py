@@ -29,6 +29,7 @@ from arkjax.synthesis.diversity import (
     most_diverse,
     step_distance,
 )
+from arkjax.synthesis.foreign import Foreign
 from arkjax.synthesis.minhash import near_duplicates, signatures
 from arkjax.synthesis.operations import StepReader
 from arkjax.synthesis.steps import StepKind, check_step_kind
@@ -77,6 +78,8 @@ class SelectionConfig:
       balance: "problems" gives every problem the same weight, however many examples it has.
       max_per_difficulty: most problems of each fifth of difficulty, which is the share of answers
         that were accepted; 0 keeps all. Those kept are drawn by a hash of their names.
+      foreign: what becomes of calls of a model whose tokenizer is not the student's: "leave_out"
+        does that; "reencode" encodes their words anew (`arkjax.synthesis.foreign`).
     """
 
     max_traces: int
@@ -94,6 +97,7 @@ class SelectionConfig:
     near_duplicates: float = added(0.0)
     balance: Balance = added("none")
     max_per_difficulty: int = added(0)
+    foreign: Foreign = added("leave_out")
 
     def __post_init__(self) -> None:
         if self.max_traces < 1 or self.min_agreeing < 1:
@@ -108,7 +112,12 @@ class SelectionConfig:
                     f"synthesis.{name} is {kind!r}, but synthesis.attribution.kinds is "
                     f"{self.attribution.kinds}: add {kind!r} to it"
                 )
-        for name, kinds in (("diversity", Diversity), ("form", Form), ("balance", Balance)):
+        for name, kinds in (
+            ("diversity", Diversity),
+            ("form", Form),
+            ("balance", Balance),
+            ("foreign", Foreign),
+        ):
             if getattr(self, name) not in get_args(kinds):
                 raise ConfigError(
                     f"synthesis.{name} is {getattr(self, name)!r}: choose one of "

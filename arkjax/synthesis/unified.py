@@ -8,15 +8,16 @@ The forms, besides the recorded answers as they are ("none", and "best" for one 
 - "answer_only": the last step alone, without what led there: a control.
 
 Targets hold recorded tokens and fixed connecting texts, nothing that was tokenised from a recorded
-text. What was put together is graded anew: an example that does not state the accepted answer, or,
-in tasks whose steps can be graded, that is not right in every step, is not made.
+text, unless its author has other tokens (`arkjax.synthesis.foreign`). What was put together is
+graded anew: an example that does not state the accepted answer, or, in tasks whose steps can be
+graded, that is not right in every step, is not made.
 """
 
 import collections
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from arkjax.errors import ConfigError
 from arkjax.progress import Task
@@ -90,6 +91,8 @@ class Unifier:
       attribution: of the debates. With the gate "team" it is not looked at, since credit is given
         for what helped towards gold answers.
       embed: of calls, for the diversity "hidden".
+      foreign: the models whose calls were encoded anew. An example made of any names them as
+        "reencoded" in its provenance: its spans count ids that are in no record.
     """
 
     config: SelectionConfig
@@ -101,6 +104,7 @@ class Unifier:
     synthesizer: str | None = None
     attribution: Attribution | None = None
     embed: Embedding | None = None
+    foreign: Collection[str] = ()
 
     def __call__(
         self,
@@ -269,6 +273,8 @@ class Unifier:
         self, chosen: Chosen, kind: str, pieces: Sequence[Piece], trace: Trace | None
     ) -> Made:
         facts = {} if trace is None else {"agent": trace.call.agent, "round": trace.call.round}
+        models = {p.call.model for p in pieces if p.call is not None} & set(self.foreign)
+        facts |= {"reencoded": sorted(models)} if models else {}
         prompt = self.prompt(self.problems[chosen.problem_id].question)
         example = joined(chosen.problem_id, kind, prompt, pieces, facts)
         calls = {p.call.call_id: p.call for p in pieces if p.call is not None and p.weight > 0}

@@ -1,5 +1,6 @@
 """The argument of a team config: "rounds=3,temperature=0.9"."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,3 +33,20 @@ def options(arg: str, **defaults: Any) -> SimpleNamespace:
                 f"argument {arg!r}: {name} must be written {name}={shown}, with {what}"
             ) from None
     return SimpleNamespace(**values)
+
+
+def cast(experts: Sequence[str], agents: int) -> list[tuple[str, str]]:
+    """Ids and roles of so many agents, in the roles of these experts by turns.
+
+    `cast(("watchman", "climber"), 3)` is a watchman, a climber and `("watchman-2", "watchman")`.
+
+    Raises:
+      ConfigError: if there is no agent, or no expert.
+    """
+    if agents < 1 or not experts or not all(experts):
+        raise ConfigError(f"{agents} agents in the roles {experts}: a team needs at least one")
+    turns = [divmod(i, len(experts)) for i in range(agents)]
+    return [
+        (f"{experts[role]}-{turn + 1}" if turn else experts[role], experts[role])
+        for turn, role in turns
+    ]

@@ -2,28 +2,30 @@
 
 The paper's agents have no roles and keep all rounds before their eyes; these are experts who read
 the latest one, which with two rounds is the same. The majority counts, of equals the first.
-Options: rounds (how often everybody speaks, the independent opening included), temperature,
-max_tokens.
+Options: agents (experts by turns, so that of 8 two are of each kind), rounds (how often everybody
+speaks, the independent opening included), temperature, max_tokens.
 """
 
 from ml_collections import ConfigDict
 
-from arkjax.teams.arguments import options
+from arkjax.teams.arguments import cast, options
+
+EXPERTS = ("accountant", "watchman", "surveyor", "climber")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    o = options(arg, rounds=2, temperature=0.7, max_tokens=64)
+    o = options(arg, agents=4, rounds=2, temperature=0.7, max_tokens=64)
     return ConfigDict(
         {
             "name": "debate",
             "agents": [
                 {
                     "id": name,
-                    "role": name,
+                    "role": role,
                     "tags": ["expert"],
                     "sampling": {"temperature": o.temperature, "max_tokens": o.max_tokens},
                 }
-                for name in ("accountant", "watchman", "surveyor", "climber")
+                for name, role in cast(EXPERTS, o.agents)
             ],
             "stages": [
                 # Said before hearing anybody: the same calls in roles, debate and judge.

@@ -1,26 +1,29 @@
 """Four experts, no communication, one vote: what roles alone are worth.
 
-Options: n (samples of each expert), temperature, max_tokens.
+Options: n (samples of each agent), experts (bylines, joined by "+"), agents (who are experts by
+turns; "answer" as the only expert gives agents without roles), temperature, max_tokens.
 """
 
 from ml_collections import ConfigDict
 
-from arkjax.teams.arguments import options
+from arkjax.teams.arguments import cast, options
+
+EXPERTS = ("accountant", "watchman", "surveyor", "climber")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    o = options(arg, n=1, temperature=0.7, max_tokens=64)
+    o = options(arg, n=1, experts=EXPERTS, agents=4, temperature=0.7, max_tokens=64)
     return ConfigDict(
         {
             "name": "roles",
             "agents": [
                 {
                     "id": name,
-                    "role": name,
+                    "role": role,
                     "tags": ["expert"],
                     "sampling": {"temperature": o.temperature, "max_tokens": o.max_tokens},
                 }
-                for name in ("accountant", "watchman", "surveyor", "climber")
+                for name, role in cast(o.experts, o.agents)
             ],
             "stages": [
                 # Said before hearing anybody: the same calls in roles, debate and judge.
