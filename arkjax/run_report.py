@@ -5,12 +5,15 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from arkjax.config import to_dict
+from arkjax.evaluation.measures import JUDGED, Measured, quality_section
 from arkjax.evaluation.outcomes import Outcomes
 from arkjax.progress import Progress
 from arkjax.reporting.report import build_report, write_report
 from arkjax.run_config import RunConfig
 from arkjax.rundir import RunDirectory
 from arkjax.session import Session, device_facts
+from arkjax.stages.quality import JUDGE, quality_rows
 from arkjax.storage import content_hash
 from arkjax.teams.spec import TeamSpec
 from arkjax.training.metrics import read_metrics
@@ -37,6 +40,8 @@ def report(
     outcomes, wall, counts, curves, oracle = [], defaultdict(float), {}, {}, set()
     notes: list[str] = []
     rewards: dict[str, list[dict]] = defaultdict(list)
+    measured: list[Measured] = []
+    judged: list[dict] = []
     for seed in config.seeds:
         session = Session(config, directory, seed, progress)
         stages = {name: session.stage(name) for name in names}
@@ -45,6 +50,9 @@ def report(
         evaluated, trained = (summaries[name]["parts"] for name in ("evaluate", "distill"))
         answered = Outcomes.load(stages["evaluate"].path / "outcomes.parquet")
         outcomes.append(answered.without(evaluated.keys() - set(config.students)))
+        others = evaluated.keys() - set(config.students)
+        measured += [r for r in quality_rows(stages["evaluate"].path) if r.system not in others]
+        judged += [evaluated[JUDGE]] if config.evaluation.judge else []
         for name, summary in summaries.items():
             wall[name] += summary["seconds"]
         for student in config.students:
@@ -67,6 +75,7 @@ def report(
         wall_seconds=dict(wall),
         counts=counts,
         process_rewards=rewards,
+        quality=_quality(config, measured, judged),
         notes=[*_remote_players(config, session.team), *notes],
         oracle=sorted(oracle),
         command=f"arkjax run --config {config.name} --workdir runs/{config.name}",
@@ -74,6 +83,24 @@ def report(
     write_report(directory.report, built, curves=curves, debates=debates)
     progress.say(f"report: {directory.report / 'report.html'}")
     return built
+
+
+def _quality(config: RunConfig, rows: list[Measured], judged: list[dict]) -> dict:
+    """How the systems reason, over all seeds, and what the judge is and took in all."""
+    judge = config.evaluation.judge
+    if judge is None:
+        # Left from when the run had one.
+        rows = [row for row in rows if not row.measure.startswith(JUDGED)]
+        return {**quality_section(rows), "judge": None}
+    facts = {
+        "player": judge.player,
+        "rubric": to_dict(judge.rubric),
+        "criterion": judge.criterion if judge.correctness else None,
+        "problems": judge.problems,
+        "repeats": judge.repeats,
+    }
+    took = {name: sum(of_seed[name] for of_seed in judged) for name in judged[0]}
+    return {**quality_section(rows, judge.meanings()), "judge": {**facts, **took}}
 
 
 def _remote_players(config: RunConfig, team: TeamSpec) -> list[str]:

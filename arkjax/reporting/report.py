@@ -30,6 +30,7 @@ def build_report(
     claims: Sequence[Claim] | None = None,
     counts: Mapping[str, Any] | None = None,
     process_rewards: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    quality: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
     oracle: Sequence[str] = (),
     command: str | None = None,
@@ -46,6 +47,8 @@ def build_report(
         `standard_claims`.
       counts: what synthesis kept and dropped: nested mappings of numbers.
       process_rewards: by student the figures of its reward model, one mapping a seed.
+      quality: how the systems reason, as `arkjax.evaluation.measures.quality_section` gives it, and
+        under "judge" what the judge is and took.
       notes: further sentences for the reader.
       oracle: systems with a stop that looks at the gold answer.
       command: what reproduces the run.
@@ -95,6 +98,7 @@ def build_report(
             name: {**_means(figures), "by_seed": [dict(of_seed) for of_seed in figures]}
             for name, figures in (process_rewards or {}).items()
         },
+        "quality": dict(quality or {"measures": {}, "splits": {}, "judge": None}),
         "command": command,
         "missing": _missing(outcomes.distinct("system")),
         "oracle": sorted(oracle),

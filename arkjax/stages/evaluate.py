@@ -9,6 +9,7 @@ from arkjax.evaluation.systems import outcomes_of, systems
 from arkjax.reporting.debates import choose_debates, debate_record
 from arkjax.session import Session
 from arkjax.stages.process_rewards import process_rewards
+from arkjax.stages.quality import Quality
 from arkjax.storage import write_atomic
 from arkjax.trajectories.store import CallStore
 
@@ -30,6 +31,7 @@ def evaluate(session: Session, path: Path) -> dict:
         config.policy,
     )
     records, debates_to_read = [], []
+    quality = Quality(session, path)
     played = defaultdict(dict)
     for system in compared:
         for split in config.evaluation.splits:
@@ -46,6 +48,7 @@ def evaluate(session: Session, path: Path) -> dict:
             )
             outcomes = outcomes_of(debates, system=system.name, split=split, seed=session.seed)
             records += outcomes
+            quality.add(system, split, debates)
             if split == config.evaluation.splits[0]:
                 played[system.name] = {debate.problem.id: debate for debate in debates}
     split = config.evaluation.splits[0]
@@ -84,5 +87,6 @@ def evaluate(session: Session, path: Path) -> dict:
             name: {"process_rewards": rewards[name]} if name in rewards else {}
             for name in config.students
             if name not in made
-        },
+        }
+        | quality.finish(),
     }

@@ -72,3 +72,11 @@ class StepGrader(Grader, Protocol):
 
     def first_wrong_step(self, problem: Problem, text: str) -> int | None:
         """Index of the first step that is wrong; None if every step is right."""
+
+
+@runtime_checkable
+class StepChecker(StepGrader, Protocol):
+    """A step grader that can also tell whether a step follows from those before it."""
+
+    def consistent_steps(self, problem: Problem, steps: Sequence[str]) -> list[bool]:
+        """Whether each step follows from what it and the steps before it state, right or wrong."""

@@ -158,7 +158,7 @@ def last_boxed(text: str) -> str | None:
 
 
 _SCORE = re.compile(
-    r"^[ \t*_>#-]{0,8}(?:[0-9]{1,2}[.)][ \t*_]{1,4})?[^\W\d_][\w \t/()&'’-]{0,40}[*_ ]{0,4}[:=]"
+    r"^[ \t*_>#-]{0,8}(?:[0-9]{1,2}[.)][ \t*_]{1,4})?([^\W\d_][\w \t/()&'’-]{0,40})[*_ ]{0,4}[:=]"
     r"[*_ \t]{0,4}(-?[0-9]{1,6}(?:\.[0-9]{1,6})?)(?![\w]|[.,][0-9])",
     re.MULTILINE,
 )
@@ -179,8 +179,14 @@ _CHAIN = re.compile(rf"{_NAME}(?:[ ]?[>,][ ]?{_NAME}){{1,63}}", re.IGNORECASE)
 
 def mean_score(text: str) -> str | None:
     """The mean of the scores, each on a line such as "Clarity: 4" or "Clarity: 4/5"; as text."""
-    scores = [float(found[1]) for found in _SCORE.finditer(_tail(text))]
+    scores = [score for _, score in named_scores(text)]
     return f"{sum(scores) / len(scores):g}" if scores else None
+
+
+def named_scores(text: str) -> list[tuple[str, float]]:
+    """The scores that `mean_score` takes the mean of, in order, each with the name before it."""
+    found = _SCORE.finditer(_tail(text))
+    return [(match[1].strip(" \t*_"), float(match[2])) for match in found]
 
 
 def last_verdict(text: str) -> str | None:
