@@ -2,16 +2,23 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from arkjax.sampling.scoring import Scored
 from arkjax.teams.debate import Debate
 from arkjax.trajectories.schema import Call
 
-ScoreFn = Callable[[Sequence[tuple[Sequence[int], Sequence[int]]]], list[np.ndarray]]
-"""Log-probabilities of targets after prompts: `Engine.score_continuations`."""
+ScoreFn = Callable[[Sequence[Sequence[int]]], Sequence[Scored]]
+"""Log-probabilities of sequences by the forward pass that training uses: `Engine.score`.
+
+Bare prompts are short and share next to nothing: what they share is not worth a cache of prefixes.
+"""
+
+# Traces between two reports of progress.
+_TOGETHER = 64
 
 
 class Trace(NamedTuple):
@@ -74,12 +81,27 @@ def team_traces(
     return [trace for _, _, trace in sorted(ranked)[:most]], too_long
 
 
-def surprise(traces: Sequence[Trace], score: ScoreFn) -> Mapping[str, tuple[float, int]]:
-    """Minus the mean log-probability of a token, in nats, and the tokens, by id of the call."""
-    if not traces:
-        return {}
-    scored = score([(trace.prompt, trace.target) for trace in traces])
-    return {
-        trace.call_id: (-float(np.asarray(own, np.float64).mean()), len(trace.target))
-        for trace, own in zip(traces, scored, strict=True)
-    }
+def surprise(
+    traces: Sequence[Trace], score: ScoreFn, progress: Callable[[int], None] | None = None
+) -> dict[str, tuple[float, int]]:
+    """Minus the mean log-probability of a target's tokens, in nats, and their number.
+
+    Args:
+      traces: whose targets are read behind their prompts.
+      score: of the model.
+      progress: told how many traces have been done since it was told last.
+
+    Returns:
+      Both by id of the call. Perplexity of several traces is exp of their mean by tokens.
+    """
+    found = {}
+    for start in range(0, len(traces), _TOGETHER):
+        some = traces[start : start + _TOGETHER]
+        scored = score([(*trace.prompt, *trace.target) for trace in some])
+        for trace, sequence in zip(some, scored, strict=True):
+            # Entry t is that of token t + 1.
+            own = np.asarray(sequence.logprobs[len(trace.prompt) - 1 :], np.float64)
+            found[trace.call_id] = -float(own.mean()), len(trace.target)
+        if progress:
+            progress(len(some))
+    return found

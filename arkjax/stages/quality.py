@@ -135,7 +135,7 @@ class Quality:
         engine = session.players.engine(model)
         label = f"perplexity of the team's messages, {model}, {split}"
         with session.progress.task(label, total=len(traces), unit="messages") as task:
-            scored = surprise(traces, lambda pairs: engine.score_continuations(pairs, task.advance))
+            scored = surprise(traces, engine.score, task.advance)
         for trace in traces:
             nats, tokens = scored[trace.call_id]
             self._row(
