@@ -378,6 +378,7 @@ class Session:
             for kind in ("remotes", "models")
         }
         judge = self.config.evaluation.judge
+        judge = judge.player if judge else ""
         return Origins(
             self.config,
             self.seed,
@@ -385,7 +386,8 @@ class Session:
             self.tokenizer.hash,
             self.chat.identity,
             others,
-            self.model_id(judge.player) if judge else "",
+            # What the base model is made from stands there already.
+            judge if judge in ("", BASE) else self.model_id(judge),
         )
 
 

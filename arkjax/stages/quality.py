@@ -159,11 +159,15 @@ class Quality:
     def _judge(self, judge: JudgeConfig) -> dict[str, Any]:
         session, path = self._session, self._path / JUDGE
         answers = shuffled([one.answer for one in self._judged], session.seed)
+        chat = session.players.voice(judge.player).chat
+        longest = session.players.generator(judge.player).max_context
         left_out = 0
         for kind in judge.kinds:
             team = judge.team(kind)
-            asked = {answer.id: answer.asked(judge, kind) for answer in answers}
-            fitting = [problem for problem in asked.values() if self._fits(judge, problem.question)]
+            header = len(chat.turn(team.agents[0].name, team.agents[0].role))
+            room = longest - header - judge.max_tokens
+            asked = [answer.asked(judge, kind) for answer in answers]
+            fitting = [one for one in asked if len(chat.question(one.question)) <= room]
             left_out += len(asked) - len(fitting)
             debates, _ = session.play(team, fitting, judge.player, path, f"judge, {kind}")
             said = {debate.problem.id: debate for debate in debates}
@@ -175,13 +179,6 @@ class Quality:
                 f"judge: {left_out:,} questions are longer than {judge.player!r} holds: left out"
             )
         return {"left_out": left_out, **_spent(judge, path)}
-
-    def _fits(self, judge: JudgeConfig, question: str) -> bool:
-        players = self._session.players
-        chat = players.voice(judge.player).chat
-        agent = judge.team(judge.kinds[0]).agents[0]
-        ids = len(chat.question(question)) + len(chat.turn(agent.name, agent.role))
-        return ids + judge.max_tokens <= players.generator(judge.player).max_context
 
     def _take(
         self,
