@@ -25,6 +25,7 @@ class Origins:
       chat_template: identity of the base model's chat; empty if it has no template.
       others: identities of the models that play beside the base model, by name, those behind
         servers under "remotes", further ones here under "models".
+      judge: identity of the model that judges answers; empty if none does.
     """
 
     config: RunConfig
@@ -33,6 +34,7 @@ class Origins:
     tokenizer: str
     chat_template: str
     others: Mapping[str, Mapping[str, str]]
+    judge: str = ""
 
     def inputs(self, stage: str) -> dict[str, Any]:
         """What a stage depends on, the inputs of earlier stages included.
@@ -62,7 +64,8 @@ class Origins:
         }
         own = {"strategy", *_OWN_FIELDS}
         distill = score | {"student": {n: v for n, v in c["student"].items() if n not in own}}
-        evaluate = distill | {"evaluation": c["evaluation"]}
+        compared = {name: value for name, value in c["evaluation"].items() if name != "judge"}
+        evaluate = distill | {"evaluation": compared}
 
         strategies = with_prefixes(self.config.students)
         last = [strategy.last for strategy in strategies.values()]
@@ -71,6 +74,10 @@ class Origins:
         students = {name: _student(made, c["student"]) for name, made in strategies.items()}
         distill |= {"parts": students}
         evaluate |= {"parts": {name: students[name] for name in self.config.students}}
+        if self.judge:
+            # A part of its own, so that answers that are there can be judged later.
+            judge = {**c["evaluation"]["judge"], "model": self.judge}
+            evaluate["parts"]["judge"] = judge
         return {
             "base": base,
             "sample": sample,

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from arkjax.config import nearest, to_dict
 from arkjax.distillation.tape_format import TapeFormat, TapeKind
 from arkjax.errors import ConfigError
+from arkjax.evaluation.judge import JudgeConfig
+from arkjax.evaluation.measures import QualityConfig
 from arkjax.models.config import ModelConfig
 from arkjax.sampling.engine import EngineConfig
 from arkjax.sampling.remote_config import RemoteConfig
@@ -108,10 +110,14 @@ class EvaluationConfig:
       splits: names of the task's splits, and of other tasks' as "TASK:SPLIT", such as "svamp:test",
         which their own graders judge.
       limit: problems of each split; 0 takes all.
+      quality: what is measured of the reasoning.
+      judge: a model that judges the answers; None: nobody does.
     """
 
     splits: tuple[str, ...]
     limit: int
+    quality: QualityConfig = added(QualityConfig())
+    judge: JudgeConfig | None = added(None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,6 +256,13 @@ class RunConfig:
             raise ConfigError(
                 f"config.policy is {self.policy!r}{nearest(self.policy, players)}: it is 'base' or "
                 "the name of one of config.remotes or config.models"
+            )
+        judge = self.evaluation.judge
+        if judge is not None and judge.player not in players:
+            raise ConfigError(
+                f"config.evaluation.judge.player is {judge.player!r}"
+                f"{nearest(judge.player, players)}: it is 'base' or the name of one of "
+                "config.remotes or config.models"
             )
         if self.models_at_once < 1:
             raise ConfigError("config.models_at_once: at least one model must be there")

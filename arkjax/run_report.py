@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from arkjax.config import to_dict
+from arkjax.evaluation.measures import JUDGED, Measured, quality_section
 from arkjax.evaluation.outcomes import Outcomes
 from arkjax.progress import Progress
 from arkjax.reporting.debates import choose_debates
@@ -14,6 +15,7 @@ from arkjax.reporting.report import build_report, write_report
 from arkjax.run_config import RunConfig
 from arkjax.rundir import RunDirectory
 from arkjax.session import Session, device_facts
+from arkjax.stages.quality import JUDGE, quality_rows
 from arkjax.storage import content_hash
 from arkjax.teams.spec import TeamSpec
 from arkjax.training.metrics import read_metrics
@@ -42,6 +44,8 @@ def report(
     records: dict[str, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
     notes: list[str] = []
     rewards: dict[str, list[dict]] = defaultdict(list)
+    measured: list[Measured] = []
+    judged: list[dict] = []
     for seed in config.seeds:
         session = Session(config, directory, seed, progress)
         stages = {name: session.stage(name) for name in names}
@@ -49,9 +53,12 @@ def report(
         stages["evaluate"].verify()
         evaluated, trained = (summaries[name]["parts"] for name in ("evaluate", "distill"))
         answered = Outcomes.load(stages["evaluate"].path / "outcomes.parquet")
-        outcomes.append(answered.without(evaluated.keys() - set(config.students)))
+        others = evaluated.keys() - set(config.students)
+        outcomes.append(answered.without(others))
         for split, system, store in _stores(outcomes[-1], seed, stages["evaluate"].path, directory):
             records[split][system].append(store)
+        measured += [r for r in quality_rows(stages["evaluate"].path) if r.system not in others]
+        judged += [evaluated[JUDGE]] if config.evaluation.judge else []
         for name, summary in summaries.items():
             wall[name] += summary["seconds"]
         for student in config.students:
@@ -76,6 +83,7 @@ def report(
         counts_by_seed=counts,
         records=records,
         process_rewards=rewards,
+        quality=_quality(config, measured, judged),
         notes=[*_remote_players(config, session.team), *notes],
         oracle=sorted(oracle),
         command=f"arkjax run --config {config.name} --workdir runs/{config.name}",
@@ -97,6 +105,24 @@ def _stores(
             store = (path / split / system).relative_to(directory.root).as_posix()
             calls = int(rows.select(system=system)["calls"].sum())
             yield split, system, {"seed": seed, "path": store, "calls": calls}
+
+
+def _quality(config: RunConfig, rows: list[Measured], judged: list[dict]) -> dict:
+    """How the systems reason, over all seeds, and what the judge is and took in all."""
+    judge = config.evaluation.judge
+    if judge is None:
+        # Left from when the run had one.
+        rows = [row for row in rows if not row.measure.startswith(JUDGED)]
+        return {**quality_section(rows), "judge": None}
+    facts = {
+        "player": judge.player,
+        "rubric": to_dict(judge.rubric),
+        "criterion": judge.criterion if judge.correctness else None,
+        "problems": judge.problems,
+        "repeats": judge.repeats,
+    }
+    took = {name: sum(of_seed[name] for of_seed in judged) for name in judged[0]}
+    return {**quality_section(rows, judge.meanings()), "judge": {**facts, **took}}
 
 
 def _remote_players(config: RunConfig, team: TeamSpec) -> list[str]:

@@ -197,7 +197,9 @@ class Session:
         self._check_students()
         self._check_roll_outs()
         limits = {}
-        for name in sorted(self._who_plays()):
+        judge = config.evaluation.judge
+        judges = {judge.player} if judge and "evaluate" in stages else set()
+        for name in sorted(self._who_plays() | judges):
             if name not in config.remotes:
                 limits[name] = config.engine.length_classes[-1]
             elif {"sample", "evaluate"} & set(stages):
@@ -395,8 +397,17 @@ class Session:
             kind: {n: self.model_id(n) for n in players if n in getattr(self.config, kind)}
             for kind in ("remotes", "models")
         }
+        judge = self.config.evaluation.judge
+        judge = judge.player if judge else ""
         return Origins(
-            self.config, self.seed, self.team, self.tokenizer.hash, self.chat.identity, others
+            self.config,
+            self.seed,
+            self.team,
+            self.tokenizer.hash,
+            self.chat.identity,
+            others,
+            # What the base model is made from stands there already.
+            judge if judge in ("", BASE) else self.model_id(judge),
         )
 
 

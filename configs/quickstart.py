@@ -222,6 +222,11 @@ def get_config(arg: str = "") -> ConfigDict:
     c.evaluation = ConfigDict()
     c.evaluation.splits = ("test", "ood")
     c.evaluation.limit = 0  # all: 1,000 problems each
+    # How systems reason: steps are checked, and so many of the team's right messages are scored.
+    c.evaluation.quality = ConfigDict({"proxies": True, "traces": 200})
+    # A model that scores answers by a rubric, such as {"player": "base"} or the name of a remote;
+    # with "correctness" it also says which are right, beside the task's grader.
+    c.evaluation.judge = None
     return c
 
 

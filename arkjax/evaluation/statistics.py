@@ -6,6 +6,7 @@ of them cancels in their differences. Fixed resampling seed, NumPy only: same ce
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,8 @@ def resampled_means(cells: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """
     systems, seeds, problems = cells.shape
     rng = np.random.default_rng(seed)
-    flat = cells.reshape(systems * seeds, problems).astype(np.float32)
+    kind = np.float32 if cells.dtype == bool else np.float64
+    flat = cells.reshape(systems * seeds, problems).astype(kind)
     drawn_seeds = max(seeds - 1, 1)
     block = max(1, _BLOCK_BYTES // (8 * problems))
     means = np.empty((resamples, systems))
@@ -85,6 +87,7 @@ def resampled_means(cells: np.ndarray, resamples: int, seed: int) -> np.ndarray:
         problem_times = _draws(rng, rows, problems, problems)
         seed_times = _draws(rng, rows, seeds, drawn_seeds)
         # Counts are integers below 2^24: float32 products of counts and 0/1 cells are exact.
+        # Other cells are multiplied in float64.
         by_seed = (problem_times @ flat.T).reshape(rows, systems, seeds).astype(np.float64)
         totals = (by_seed * seed_times[:, None, :]).sum(axis=-1)
         means[start : start + rows] = totals / (problems * drawn_seeds)
@@ -100,10 +103,9 @@ def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _exact(share: float, trials: int) -> tuple[float, float]:
-    """The interval of a share that is 0 or 1 of independent trials (Clopper and Pearson 1934)."""
-    other = 0.025 ** (1 / trials)
-    return (other, 1.0) if share else (0.0, 1 - other)
+def exact_interval(share: float, count: int) -> tuple[float, float]:
+    """Interval of a share of `count` that is 0 or 1 (Clopper and Pearson 1934)."""
+    return (0.025 ** (1 / count), 1.0) if share == 1.0 else (0.0, 1 - 0.025 ** (1 / count))
 
 
 class PairedBootstrap:
@@ -150,7 +152,7 @@ class PairedBootstrap:
         """
         point, replicates = self._of(name)
         if point in (0.0, 1.0):
-            return Estimate(point, _exact(point, self.problems))
+            return Estimate(point, exact_interval(point, self.problems))
         return Estimate(point, percentile_interval(replicates))
 
     def share(self, part: str, whole: str) -> Estimate | None:
@@ -165,7 +167,7 @@ class PairedBootstrap:
             return None
         point = int(self._sums[self._index[part]]) / cells
         if point in (0.0, 1.0):
-            return Estimate(point, _exact(point, int(self._occurs[self._index[whole]])))
+            return Estimate(point, exact_interval(point, int(self._occurs[self._index[whole]])))
         (_, parts), (_, wholes) = self._of(part), self._of(whole)
         held = wholes > 0
         return Estimate(point, percentile_interval(parts[held] / wholes[held]))
@@ -209,6 +211,71 @@ class PairedBootstrap:
         ratios = np.where(numerator > 0, np.inf, -np.inf)
         ratios[positive] = numerator[positive] / denominator[positive]
         return CapturedGain((point - base_point) / gain.value, percentile_interval(ratios))
+
+
+class PairedRatios:
+    """Resampled ratios of sums, such as log-probability by token, on the same problems and seeds.
+
+    A ratio is the sum of `values` over the sum of `weights`; both are resampled together, by one
+    draw of problems and seeds for all ratios (see `resampled_means`). Cells of weight 0 count for
+    nothing, so that a ratio may be about some of the problems only.
+
+    Args:
+      cells: for each ratio, values and weights: float [S, P] each, all of one shape and order.
+      resamples: how many draws.
+      seed: of the draws.
+
+    Raises:
+      DataError: if there is no cell, the shapes differ, or a value is not finite.
+    """
+
+    def __init__(
+        self,
+        cells: Mapping[Any, tuple[np.ndarray, np.ndarray]],
+        *,
+        resamples: int = RESAMPLES,
+        seed: int = 0,
+    ) -> None:
+        shapes = {np.shape(part) for pair in cells.values() for part in pair}
+        if len(shapes) != 1 or len(shape := next(iter(shapes))) != 2 or 0 in shape:
+            raise DataError(f"ratios: expected cells [seeds, problems] of one shape, got {shapes}")
+        # Many ratios have one and the same weights: those are resampled once.
+        rows: dict[bytes, int] = {}
+        parts: list[np.ndarray] = []
+
+        def row(part: np.ndarray) -> int:
+            part = np.asarray(part, np.float64)
+            if not np.isfinite(part).all():
+                raise DataError("ratios: a value or a weight is no finite number")
+            if (key := part.tobytes()) not in rows:
+                rows[key] = len(parts)
+                parts.append(part)
+            return rows[key]
+
+        self._rows = {
+            name: (row(values), row(weights)) for name, (values, weights) in cells.items()
+        }
+        stacked = np.stack(parts)
+        self._points = stacked.mean(axis=(1, 2))
+        self._replicates = resampled_means(stacked, resamples, seed)
+
+    def value(self, name: Any) -> float | None:
+        """The ratio; None if all its weights are zero."""
+        values, weights = (float(self._points[row]) for row in self._rows[name])
+        return values / weights if weights else None
+
+    def replicates(self, name: Any) -> np.ndarray:
+        """The ratio in each draw [R]; NaN where nothing of weight was drawn."""
+        values, weights = (self._replicates[:, row] for row in self._rows[name])
+        return np.divide(values, weights, out=np.full(len(values), np.nan), where=weights > 0)
+
+
+def finite_interval(replicates: np.ndarray) -> tuple[float, float] | None:
+    """The percentile interval of the finite replicates; None if over 2.5% of them are not."""
+    finite = replicates[np.isfinite(replicates)]
+    if len(finite) < 0.975 * len(replicates):
+        return None
+    return percentile_interval(finite)
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> McNemar:

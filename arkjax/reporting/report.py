@@ -33,6 +33,7 @@ def build_report(
     counts_by_seed: Mapping[int, Mapping[str, Any]] | None = None,
     records: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]] | None = None,
     process_rewards: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    quality: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
     oracle: Sequence[str] = (),
     command: str | None = None,
@@ -55,6 +56,8 @@ def build_report(
       records: by split and system where the calls are recorded that its figures were counted from:
         for each seed `seed`, `path` of the call store within the run directory, and `calls`.
       process_rewards: by student the figures of its reward model, one mapping a seed.
+      quality: how the systems reason, as `arkjax.evaluation.measures.quality_section` gives it, and
+        under "judge" what the judge is and took.
       notes: further sentences for the reader.
       oracle: systems with a stop that looks at the gold answer.
       command: what reproduces the run.
@@ -116,6 +119,7 @@ def build_report(
             name: {**_means(figures), "by_seed": [dict(of_seed) for of_seed in figures]}
             for name, figures in (process_rewards or {}).items()
         },
+        "quality": dict(quality or {"measures": {}, "splits": {}, "judge": None}),
         "command": command,
         "missing": missing(outcomes.distinct("system")),
         "oracle": sorted(oracle),

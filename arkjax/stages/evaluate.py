@@ -10,6 +10,7 @@ from arkjax.evaluation.systems import outcomes_of, systems
 from arkjax.reporting.debates import alone, choose_debates, debate_record
 from arkjax.session import Session
 from arkjax.stages.process_rewards import process_rewards
+from arkjax.stages.quality import Quality
 from arkjax.storage import write_atomic
 from arkjax.teams.debate import Debate
 from arkjax.trajectories.store import CallStore
@@ -35,6 +36,7 @@ def evaluate(session: Session, path: Path) -> dict:
         config.policy,
     )
     records = []
+    quality = Quality(session, path)
     played = defaultdict(dict)
     for system in compared:
         for split in config.evaluation.splits:
@@ -52,6 +54,7 @@ def evaluate(session: Session, path: Path) -> dict:
             )
             outcomes = outcomes_of(debates, system=system.name, split=split, seed=session.seed)
             records += outcomes
+            quality.add(system, split, debates)
             if split == config.evaluation.splits[0]:
                 played[system.name] = {debate.problem.id: debate for debate in debates}
     split = config.evaluation.splits[0]
@@ -75,7 +78,8 @@ def evaluate(session: Session, path: Path) -> dict:
             name: {"process_rewards": rewards[name]} if name in rewards else {}
             for name in config.students
             if name not in made
-        },
+        }
+        | quality.finish(),
     }
 
 

@@ -74,6 +74,34 @@ def step_ends(
     return next((ends for ends in tried if len(ends) > 1), (count,))
 
 
+def step_texts(text: str, kind: StepKind = "auto") -> list[str]:
+    """The steps of an answer as texts, in order; together they are the answer.
+
+    Args:
+      text: the answer; without words it has no step.
+      kind: as of `step_ends`.
+
+    Raises:
+      ConfigError: if the kind is none of these.
+    """
+    check_step_kind(kind)
+    kinds = ("newline", "sentence", "clause") if kind == "auto" else (kind,)
+    steps = [text] if text.strip() else []
+    for one in kinds:
+        bounds = [0, *_breaks(text, one), len(text)]
+        pieces = [text[start:end] for start, end in itertools.pairwise(bounds)]
+        # White space and marks without any words go with the step before them.
+        found: list[str] = []
+        for piece in pieces:
+            if found and not any(map(str.isalnum, piece)):
+                found[-1] += piece
+            elif piece:
+                found.append(piece)
+        if len(found) > 1 or kind != "auto":
+            return found if text.strip() else []
+    return steps
+
+
 def spans(ends: Sequence[int]) -> list[tuple[int, int]]:
     """The steps themselves, from the ends that `step_ends` gives: (start, end), end exclusive."""
     return list(itertools.pairwise((0, *ends)))

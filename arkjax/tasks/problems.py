@@ -80,3 +80,11 @@ class ScoredGrader(Grader, Protocol):
 
     def score(self, problem: Problem, text: str) -> dict[str, float]:
         """Figures of the answer stated in `text` by name, the same names for every text."""
+
+
+@runtime_checkable
+class StepChecker(StepGrader, Protocol):
+    """A step grader that can also tell whether a step follows from those before it."""
+
+    def consistent_steps(self, problem: Problem, steps: Sequence[str]) -> list[bool]:
+        """Whether each step follows from what it and the steps before it state, right or wrong."""

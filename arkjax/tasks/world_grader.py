@@ -40,6 +40,10 @@ class WorldGrader:
         """Whether value and running total of each step are right; the close is a step as well."""
         return [truth.right for truth in truth_of_steps(problem, steps)]
 
+    def consistent_steps(self, problem: Problem, steps: Sequence[str]) -> list[bool]:
+        """Whether the running total of each step, or the close, adds up from what was stated."""
+        return [truth.adds_up for truth in truth_of_steps(problem, steps)]
+
     def first_wrong_step(self, problem: Problem, text: str) -> int | None:
         """Index of the first step that is wrong; None if every step is right.
 

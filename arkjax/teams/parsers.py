@@ -83,7 +83,7 @@ def parse(
 
 
 _SCORE = re.compile(
-    r"^[ \t*_>#-]{0,8}(?:[0-9]{1,2}[.)][ \t*_]{1,4})?[^\W\d_][\w \t/()&'’-]{0,40}[*_ ]{0,4}[:=]"
+    r"^[ \t*_>#-]{0,8}(?:[0-9]{1,2}[.)][ \t*_]{1,4})?([^\W\d_][\w \t/()&'’-]{0,40})[*_ ]{0,4}[:=]"
     r"[*_ \t]{0,4}(-?[0-9]{1,6}(?:\.[0-9]{1,6})?)(?![\w]|[.,][0-9])",
     re.MULTILINE,
 )
@@ -104,8 +104,14 @@ _CHAIN = re.compile(rf"{_NAME}(?:[ ]?[>,][ ]?{_NAME}){{1,63}}", re.IGNORECASE)
 
 def mean_score(text: str) -> str | None:
     """The mean of the scores, each on a line such as "Clarity: 4" or "Clarity: 4/5"; as text."""
-    scores = [float(found[1]) for found in _SCORE.finditer(text[-TAIL:])]
+    scores = [score for _, score in named_scores(text)]
     return f"{sum(scores) / len(scores):g}" if scores else None
+
+
+def named_scores(text: str) -> list[tuple[str, float]]:
+    """The scores that `mean_score` takes the mean of, in order, each with the name before it."""
+    found = _SCORE.finditer(text[-TAIL:])
+    return [(match[1].strip(" \t*_"), float(match[2])) for match in found]
 
 
 def last_verdict(text: str) -> str | None:
