@@ -122,7 +122,7 @@ FORMS = [
     "{}", "({})", "The answer is {}.", "Answer: {}", "**Answer:** ({})", r"\boxed{{{}}}", "A: {}",
     "A is wrong, and so is E.\nThe answer is ({}).", "I took option A at first.\nIt is option {}.",
 ]  # fmt: skip
-SHARED = ["20 min", "8.75"]
+SHARED = ["59:91", "6 kmph", "8.75", "L(x,y) < R(x,y)"]
 TEXT_FORMS = ["{}", "The answer is {}.", r"\boxed{{{}}}", "Option A fails.\nAnswer: {}"]
 
 
