@@ -87,14 +87,15 @@ def test_figures_lead_to_the_calls_that_they_are_about(tiny_run):
             assert row.value <= right  # who is right in every step is right
 
 
-def test_base_reads_its_own_words_as_it_said_them(tiny_run):
-    """Where base said under the bare prompt what the team said, both have one log-probability."""
+def test_a_student_reads_its_own_words_as_it_said_them(tiny_run):
+    """Where a student said what the team had said, both have one log-probability."""
     evaluate = tiny_run / "seed-0" / "evaluate"
-    own = {(c.problem_id, c.gen_ids): c for c in CallStore(evaluate / "test" / "base")}
     team = CallStore(evaluate / "test" / "team")
+    student = CallStore(evaluate / "test" / "student_da")
+    own = {(call.problem_id, call.gen_ids): call for call in student}
     compared = 0
     for row in quality_rows(evaluate):
-        if (row.split, row.system, row.measure) == ("test", "base", "perplexity"):
+        if (row.split, row.system, row.measure) == ("test", "student_da", "perplexity"):
             said = own.get((row.problem_id, team.get(row.call_id).gen_ids))
             if said is not None:
                 assert row.value == pytest.approx(-np.mean(said.logprobs), abs=1e-5)
