@@ -7,7 +7,7 @@ from arkjax.reporting import systems
 from arkjax.reporting.evidence_plots import levels
 from arkjax.reporting.headline import interval, percent, points
 from arkjax.reporting.page import esc, folded, table
-from arkjax.reporting.tables import name, number, share
+from arkjax.reporting.tables import flat, name, number, share
 
 Report = Mapping[str, Any]
 
@@ -149,36 +149,67 @@ def calibration(report: Report, split: str) -> str:
 
 
 def quality(measured: Mapping[str, Any] | None) -> str:
-    """How good the reasoning is, by measure; `measures` says what each of them means."""
+    """How good the reasoning is, by split, system and measure, and what each measure means.
+
+    Args:
+      measured: `measures` (a sentence by name), `splits` ({SPLIT: {SYSTEM: {MEASURE: figure}}}) and
+        `judge` (facts of the model that judged, or None); without `splits` its other keys are
+        systems. A figure has `value`, `ci95` or None, `n`, and it may have `minus_base`.
+    """
     if not measured:
         return ""
     meanings = measured.get("measures") or {}
-    found = {n: figures for n, figures in measured.items() if n != "measures"}
-    columns = list(dict.fromkeys([*meanings, *(m for one in found.values() for m in one)]))
-    columns = [column for column in columns if any(column in one for one in found.values())]
-    if not columns:
-        return ""
-    rows = [
-        [name(n), *(_measure(found[n].get(column)) for column in columns)]
-        for n in systems.ordered(found)
-    ]
-    head = ["system", *(column.replace("_", " ") for column in columns)]
-    text = table("Reasoning by system, with 95% intervals", head, rows, range(1, len(head)))
+    by_split = measured.get("splits")
+    if by_split is None:
+        known = ("measures", "judge")
+        by_split = {"": {name: figures for name, figures in measured.items() if name not in known}}
+    text, shown = "", []
+    for split in systems.ordered_splits(by_split):
+        found = by_split[split]
+        columns = dict.fromkeys([*meanings, *(m for one in found.values() for m in one)])
+        columns = [column for column in columns if any(column in one for one in found.values())]
+        if not columns:
+            continue
+        shown += [column for column in columns if column not in shown]
+        rows = [
+            [name(n), *(_measure(found[n].get(column)) for column in columns)]
+            for n in systems.ordered(found)
+        ]
+        head = ["system", *(column.replace("_", " ") for column in columns)]
+        caption = f"Reasoning{' on ' + split if split else ''}, with 95% intervals"
+        text += table(caption, head, rows, range(1, len(head)))
     items = "".join(
         f"<li><b>{esc(column.replace('_', ' '))}</b>: {esc(meanings[column])}</li>"
-        for column in columns
-        if column in meanings
+        for column in shown
+        if meanings.get(column)
     )
-    return f"{text}<ul>{items}</ul>" if items else text
+    text += f"<ul>{items}</ul>" if items else ""
+    return text + _judge(measured.get("judge")) if text else ""
+
+
+def _judge(facts: Any) -> str:
+    if not isinstance(facts, Mapping) or not facts:
+        return ""
+    rows = [[esc(" · ".join(path)), esc(value)] for path, value in flat(facts)]
+    return folded("The judge", table("What judged, and how", ["what", "value"], rows, ()))
 
 
 def _measure(entry: Any) -> str:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("value"), int | float):
         return '<td class="n">–</td>'
-    ends = entry.get("ci95")
-    small = f"{interval(ends, lambda x: f'{x:.3g}')}" if ends else ""
+    small = _ends(entry)
     small += f" n = {entry['n']:,}" if isinstance(entry.get("n"), int) else ""
-    return f'<td class="n">{entry["value"]:.3g}<small>{small}</small></td>'
+    cell = f'<td class="n">{entry["value"]:.3g}<small>{small}</small>'
+    less = entry.get("minus_base")
+    if isinstance(less, Mapping) and isinstance(less.get("value"), int | float):
+        value = f"{less['value']:+.3g}".replace("-", "−")
+        cell += f"<small>{value} to base {_ends(less)}</small>"
+    return f"{cell}</td>"
+
+
+def _ends(entry: Mapping[str, Any]) -> str:
+    ends = entry.get("ci95")
+    return interval(ends, lambda x: f"{x:.3g}".replace("-", "−")) if ends else ""
 
 
 def published(numbers: Mapping[str, Any] | None) -> str:
@@ -200,9 +231,10 @@ def published(numbers: Mapping[str, Any] | None) -> str:
     ]
     text = table(str(numbers.get("title", "Published numbers")), head, lines, range(1, 3))
     source = f" Source: {numbers['source']}." if numbers.get("source") else ""
+    note = f" {numbers['note']}" if numbers.get("note") else ""
     return (
         f'{text}<p class="soft">Numbers in italics are the paper\'s, quoted and not measured here; '
-        f"a dash is a number that was not measured.{esc(source)}</p>"
+        f"a dash is a number that was not measured.{esc(source)}{esc(note)}</p>"
     )
 
 

@@ -190,10 +190,11 @@ def _p(p: float) -> str:
     return "&lt; 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The values of nested mappings, each with the keys that lead to it."""
     if isinstance(value, Mapping):
         for key in value:
-            yield from _flat(value[key], (*path, str(key)))
+            yield from flat(value[key], (*path, str(key)))
     else:
         yield path, value
 
@@ -201,7 +202,7 @@ def _flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 def counts(nested: Mapping[str, Any]) -> str:
     """Nested counts as tables: the innermost keys are columns where rows share them."""
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
-    for path, value in _flat(nested):
+    for path, value in flat(nested):
         rows.setdefault(path[:-1], {})[path[-1]] = value
     alike: dict[tuple[str, ...], list[tuple[tuple[str, ...], dict[str, Any]]]] = {}
     for path, cells in rows.items():

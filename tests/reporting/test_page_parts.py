@@ -184,6 +184,21 @@ def test_quality_and_published_numbers_are_tables(page):
         assert evidence_tables.quality(empty) == "" == evidence_tables.published(empty)
 
 
+def test_quality_of_several_splits_says_what_was_judged_and_how():
+    figure = {"value": 0.5, "ci95": [0.4, 0.6], "n": 3}
+    figure["minus_base"] = {"value": -0.25, "ci95": [-0.5, 0.125]}
+    measured = {
+        "measures": {"coherence": "how well it hangs together"},
+        "splits": {"ood": {"team": {"coherence": figure}}, "test": {"team": {"coherence": figure}}},
+        "judge": {"player": "<big>", "rubric": {"scale": 5}},
+    }
+    text = evidence_tables.quality(measured)
+    assert text.index("Reasoning on test") < text.index("Reasoning on ood")
+    assert "−0.25 to base [−0.5, 0.125]" in text and text.count("hangs together") == 1
+    assert "&lt;big&gt;" in text and "rubric · scale" in text
+    assert evidence_tables.quality({"measures": {}, "splits": {}, "judge": None}) == ""
+
+
 def test_talk_is_said_with_its_intervals(report):
     said = evidence_tables.talk_sentences(report, "test")
     assert len(said) == 1  # Nobody but the team talks.
