@@ -132,11 +132,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.students = (
         "student_rsft",
+        "student_rsft_unverified",
         "student_da",
         "student_da_unverified",
         "student_sequence+logit",
         "control_single_agent",
         "control_no_debate",
+        "control_answer_only",
     )
     c.student = ConfigDict()
     # One student in place of these: ("rsft",), or phases one after the other: ("rsft", "da").

@@ -44,6 +44,15 @@ def get_config(arg: str = "") -> ConfigDict:
     c.teacher.row_length = 320
     c.teacher.shard_rows = 16
 
+    # The report says which twin and which control are missing.
+    c.students = (
+        "student_rsft",
+        "student_da",
+        "student_da_unverified",
+        "student_sequence+logit",
+        "control_single_agent",
+        "control_no_debate",
+    )
     c.student.row_length = 96
     c.student.train.steps = 30
     c.student.train.batch_rows = 8
