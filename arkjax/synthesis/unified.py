@@ -168,12 +168,6 @@ class Unifier:
             if task:
                 task.advance(1)
 
-    @property
-    def compares(self) -> bool:
-        """Whether near-duplicates are left out."""
-        # Bare answers are all alike, and are answers to other questions.
-        return bool(self.config.near_duplicates) and self.config.form != "answer_only"
-
     def weighs(self, made: Made) -> float | None:
         """By what an example is ranked among all others to be weighed; None if it is not."""
         if self.config.weights == "agreement":
@@ -346,7 +340,7 @@ class Unifier:
     def _filtered(self, made: list[Made], counts: Counts) -> list[Made]:
         """Without near-duplicates and what is beyond the limit of its difficulty."""
         config = self.config
-        if self.compares:
+        if compares(config):
             kept = unlike([one.example.target_ids for one in made], config.near_duplicates)
             after = [one for one, keep in zip(made, kept, strict=True) if keep]
             counts.near_duplicates = len(made) - len(after)
@@ -385,6 +379,12 @@ class Unifier:
         credits = [credit_of(call, self._known, kind) for call in calls]
         known = [credit for credit in credits if credit is not None]
         return math.fsum(known) / len(known) if known else None
+
+
+def compares(config: SelectionConfig) -> bool:
+    """Whether near-duplicates are left out."""
+    # Bare answers are all alike, and are answers to other questions.
+    return bool(config.near_duplicates) and config.form != "answer_only"
 
 
 def _problem(made: Made) -> str:
