@@ -3,9 +3,12 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import re
+import shlex
 import shutil
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -78,13 +81,36 @@ def select(
       DataError: if there are no calls, or the account does not add up.
       StorageError: if `out` cannot be written.
     """
-    progress = progress or Progress(enabled=False)
-    _check_installed()
-    out, recipe = os.fspath(out), dataclasses.replace(recipe, attributed=attribution is not None)
+    with _quiet(logging.CRITICAL if runner == DIRECT else logging.WARNING):
+        _check_installed()
+        return _select(
+            os.fspath(out),
+            list(map(os.fspath, paths)),
+            dataclasses.replace(recipe, attributed=attribution is not None),
+            facts(problems, team_answers, attribution),
+            runner=runner,
+            options=_options(runner, workers, options),
+            shards=shards,
+            overwrite=overwrite,
+            progress=progress or Progress(enabled=False),
+        )
+
+
+def _select(
+    out: str,
+    paths: Sequence[str],
+    recipe: Recipe,
+    known: Iterable[tuple[str, dict[str, Any]]],
+    *,
+    runner: str,
+    options: Any,
+    shards: int,
+    overwrite: bool,
+    progress: Progress,
+) -> Tally:
+    sources = files.sources(paths)
     work = _place(out, overwrite)
-    sources = files.sources(map(os.fspath, paths))
-    given = _options(runner, workers, options)
-    told, count = _write_facts(work, facts(problems, team_answers, attribution))
+    told, count = _write_facts(work, known)
     shards = shards or -(-count // _PROBLEMS_A_SHARD) or 1
     account = files.join(work, "scratch", "account.json")
     local = runner == DIRECT and not files.is_remote(work)
@@ -92,7 +118,9 @@ def select(
     try:
         if local:
             Path(ticks).mkdir()
-        pipeline = _pipeline(given, runner)
+        pipeline = _pipeline(
+            options, runner, files.join(work, "scratch/workers.log") if local else os.devnull
+        )
         from arkjax.beam.flow import build
 
         build(pipeline, sources, told, recipe, work, account, shards, ticks)
@@ -161,10 +189,8 @@ def _options(runner: str, workers: int, options: Sequence[str]) -> Any:
     flags = [f"--runner={runner}", *options]
     if runner == DIRECT:
         workers = workers or len(os.sched_getaffinity(0))
-        mode = "in_memory" if workers == 1 else "multi_processing"
-        own = {"--direct_num_workers": str(workers), "--direct_running_mode": mode}
-        given = {option.partition("=")[0] for option in options}
-        flags += [f"{name}={value}" for name, value in own.items() if name not in given]
+        if not any(option.startswith("--direct_num_workers") for option in options):
+            flags.append(f"--direct_num_workers={workers}")
     elif workers:
         raise ConfigError(f"--workers is of the DirectRunner: give {runner} its own --beam option")
     try:
@@ -201,19 +227,36 @@ def _write_facts(work: str, told: Iterable[tuple[str, dict[str, Any]]]) -> tuple
     return paths, count
 
 
-def _pipeline(options: Any, runner: str) -> Any:
+def _pipeline(options: Any, runner: str, log: str) -> Any:
     import apache_beam as beam
 
     made: Any = runner
     if runner == DIRECT:
         # Beam's own switch of that name first looks for a binary that it would download.
+        from apache_beam.options.pipeline_options import DirectOptions
         from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+        from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-        made = FnApiRunner()
+        made, worker = FnApiRunner(), "apache_beam.runners.worker.sdk_worker_main"
+        if options.view_as(DirectOptions).direct_num_workers != 1:
+            # As its mode "multi_processing" has it, but for what workers say on the way.
+            command = f"exec {shlex.quote(sys.executable)} -m {worker} 2>>{shlex.quote(log)}"
+            made = FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
     try:
         return beam.Pipeline(runner=made, options=options)
     except (ValueError, ImportError, AttributeError) as error:
         raise ConfigError(f"runner {runner!r}: {error}") from error
+
+
+@contextlib.contextmanager
+def _quiet(level: int) -> Iterator[None]:
+    """Without what Beam logs up to a level: what matters of it is raised."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, level))
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _run(pipeline: Any, ticks: Path | None, total: int | None, progress: Progress) -> None:
