@@ -4,10 +4,14 @@ Whatever is made of more than that is JSON, compressed. So nothing that stood in
 unpickled, and every coder of the pipeline is one of Beam's own for these types.
 """
 
+import base64
+import hashlib
 import json
 import zlib
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from arkjax.trajectories.schema import Call
 
@@ -56,12 +60,29 @@ def call_of(problem_id: str, row: Row) -> Call:
     return Call(**dict(zip(COLUMNS, values, strict=True)), **_ABSENT)
 
 
-def example_name(problem_id: str, place: int) -> str:
-    """Name of the example at a place of a problem, as a key; see `example_place`."""
-    return f"{place}:{problem_id}"
+def block(told: Any, data: bytes) -> bytes:
+    """JSON and bytes beside it as one value."""
+    text = packed(told)
+    return len(text).to_bytes(4, "little") + text + data
 
 
-def example_place(name: str) -> tuple[str, int]:
-    """Problem and place of a name: examples are in the order of these."""
-    place, _, problem_id = name.partition(":")
-    return problem_id, int(place)
+def unblocked(value: bytes) -> tuple[Any, bytes]:
+    """What `block` was given."""
+    end = 4 + int.from_bytes(value[:4], "little")
+    return unpacked(value[4:end]), value[end:]
+
+
+def ids_text(ids: Sequence[int]) -> str:
+    """Token ids as text: a list of numbers would be ten times as large once it is read again."""
+    return base64.b64encode(np.asarray(ids, "<i4").tobytes()).decode()
+
+
+def ids_of(text: str) -> tuple[int, ...]:
+    """What `ids_text` was given."""
+    return tuple(np.frombuffer(base64.b64decode(text), "<i4").tolist())
+
+
+def part_of(text: str, parts: int) -> str:
+    """Which of so many parts something of this name belongs to, as a key."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return str(int.from_bytes(digest[:8], "big") % parts)

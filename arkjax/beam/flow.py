@@ -1,15 +1,16 @@
 """The pipeline as a graph: what the steps are given, and what all problems decide together."""
 
+import collections
 import functools
-import hashlib
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
 
 from arkjax.beam import steps
-from arkjax.beam.elements import example_place, packed, unpacked
+from arkjax.beam.elements import block, packed, part_of, unblocked, unpacked
 from arkjax.beam.files import Source
 from arkjax.beam.recipe import Recipe
 from arkjax.beam.steps import Told
@@ -20,8 +21,7 @@ from arkjax.synthesis.unified import compares, lot
 from arkjax.synthesis.weights import Ranks
 
 Keyed = tuple[str, bytes]
-Numbered = tuple[int, bytes]
-_ALL = 0
+Name = tuple[str, int]
 
 
 def build(
@@ -57,44 +57,37 @@ def build(
         )
         | "with facts" >> beam.Flatten()
         | "by problem" >> beam.GroupByKey()
-        | "make" >> _does(steps.Make(recipe, ticks))
+        | "make" >> _does(steps.Make(recipe, shards, ticks))
     )
-    told = [read, made]
-    examples = _of(made, steps.MADE, "made")
+    examples, lost = _of(made, steps.MADE, "made"), None
     if compares(recipe.config):
-        threshold = recipe.config.near_duplicates
-        lost = near_duplicates(
-            _of(made, steps.BAND, "bands"), _of(made, steps.SIGNATURE, "signatures"), threshold
+        bands, signatures = (
+            _of(made, steps.BAND, "bands"),
+            _of(made, steps.SIGNATURE, "signatures"),
         )
-        kept = _joined(examples, lost, "without near-duplicates", Drop())
-        examples, told = _of(kept, steps.MADE, "unlike"), [*told, kept]
+        lost = near_duplicates(bands, signatures, recipe.config.near_duplicates, shards)
+    every = [read, made, _joined(examples, lost, "unlike", Drop(lost is not None))]
     if recipe.config.max_per_difficulty:
-        chosen = _of_difficulty(examples, recipe.config.max_per_difficulty)
-        kept = _joined(examples, chosen, "within limits", Keep())
-        examples, told = _of(kept, steps.MADE, "kept"), [*told, kept]
-    weighed = examples | "weigh" >> _does(steps.Weigh(recipe.config), **_whole(examples, recipe))
-    spread = functools.partial(_spread, shards)
-    written = (
-        _of(weighed, steps.MADE, "weighed")
-        | "to shards" >> beam.Map(spread).with_output_types(Numbered)
-        | "by shard" >> beam.GroupByKey()
-        | "write" >> _does(steps.WriteExamples(folder))
-    )
+        examples = _of(every[-1], steps.MADE, "all unlike")
+        chosen = _of_difficulty(examples, recipe.config.max_per_difficulty, shards)
+        every.append(_joined(examples, chosen, "within limits", Keep()))
+    examples = _of(every[-1], steps.MADE, "left")
+    write = steps.WriteExamples(recipe.config, folder)
+    every.append(examples | "write" >> _does(write, **_whole(examples, recipe)))
     letters = (
         (_of(read, steps.DEAD, "unreadable"), _of(made, steps.DEAD, "not made"))
         | "all letters" >> beam.Flatten()
-        | "to letter shards"
-        >> beam.Map(functools.partial(_posted, shards)).with_output_types(Numbered)
-        | "by letter shard" >> beam.GroupByKey()
+        | "to shards" >> beam.Map(functools.partial(_posted, shards)).with_output_types(Keyed)
+        | "letters by shard" >> beam.GroupByKey()
         | "write letters" >> _does(steps.WriteLetters(folder))
     )
-    every = [*told, weighed, written, letters]
+    every.append(letters)
     parts = [_of(one, steps.TALLY, f"account {i}") for i, one in enumerate(every)]
+    seed = beam.Create([("", packed(Tally().plain()))], False).with_output_types(Keyed)
     (
-        [*parts, pipeline | "an account" >> beam.Create([("", packed(Tally().plain()))], False)]
+        [*parts, pipeline | "nothing" >> seed]
         | "accounts" >> beam.Flatten()
-        | "one account" >> beam.Map(_together).with_output_types(Numbered)
-        | "whole account" >> beam.GroupByKey()
+        | "one account" >> beam.GroupByKey()
         | "add up" >> beam.ParDo(steps.WriteTally(tally)).with_output_types(str)
     )
 
@@ -131,198 +124,218 @@ def _mark(mark: bytes, keyed: Keyed) -> Keyed:
     return keyed[0], mark + keyed[1]
 
 
-def _together(keyed: Keyed) -> Numbered:
-    return _ALL, keyed[1]
-
-
-def _number(text: str, count: int) -> int:
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") % count
-
-
-def _spread(shards: int, keyed: Keyed) -> Numbered:
-    return _number(keyed[0], shards), steps.keyed(*keyed)
-
-
-def _posted(shards: int, keyed: Keyed) -> Numbered:
-    return _number(keyed[0], shards), keyed[1]
+def _posted(shards: int, keyed: Keyed) -> Keyed:
+    return part_of(keyed[0], shards), keyed[1]
 
 
 def _joined(
-    examples: beam.PCollection, words: beam.PCollection, label: str, step: beam.DoFn
+    examples: beam.PCollection, words: beam.PCollection | None, label: str, step: beam.DoFn
 ) -> beam.PCollection:
-    """Examples by problem, with what is said about the problem, for a step."""
+    """All examples of a shard, with what is said about them, for a step."""
+    both = [examples | f"{label}: examples" >> _marked(b"m")]
+    if words is not None:
+        both.append(words | f"{label}: words" >> _marked(b"w"))
     return (
-        (
-            examples | f"{label}: examples" >> _marked(b"m"),
-            words | f"{label}: words" >> _marked(b"w"),
-        )
+        both
         | f"{label}: both" >> beam.Flatten()
-        | f"{label}: by problem" >> beam.GroupByKey()
+        | f"{label}: by shard" >> beam.GroupByKey()
         | label >> _does(step)
     )
 
 
-def _split(parts: Iterable[bytes]) -> tuple[list[dict] | None, list[bytes]]:
-    """What is marked as examples, and the words about them."""
-    made, words = None, []
+def _split(parts: Iterable[bytes]) -> tuple[list[Any], list[Any]]:
+    """The problems and their examples, by problem, and the words about them."""
+    made, words = [], []
     for part in parts:
-        if part[:1] == b"m":
-            made = unpacked(part[1:])
-        else:
-            words.append(part[1:])
-    return made, words
+        (made if part[:1] == b"m" else words).extend(unpacked(part[1:]))
+    return sorted(made, key=lambda one: one[0]), words
+
+
+def _by_part(told: Iterable[Any], name: Callable[[Any], str], parts: int) -> Iterator[Keyed]:
+    """Lists of JSON values, one for each part of the names."""
+    of: dict[str, list[Any]] = {}
+    for one in told:
+        of.setdefault(part_of(name(one), parts), []).append(one)
+    for part, some in of.items():
+        yield part, packed(some)
 
 
 # --- near-duplicates ------------------------------------------------------------------------------
 
 
 class Drop(steps.Counting):
-    """Examples without those that say what an earlier one says."""
+    """The examples of a shard without those that say what an earlier one says."""
+
+    def __init__(self, compared: bool) -> None:
+        self.compared = compared
 
     def process(self, element: tuple[str, Iterable[bytes]]) -> Iterator[Told]:
-        problem, parts = element
-        made, words = _split(parts)
-        lost = {int(word) for word in words}
-        kept = [one for place, one in enumerate(made) if place not in lost]
-        yield from _passed(self, "near_duplicates", problem, made, kept)
-        self.tally.counts.near_duplicates += len(made) - len(kept)
-
-
-def _passed(
-    step: steps.Counting, name: str, problem: str, made: list[dict], kept: list[dict]
-) -> Iterator[Told]:
-    step.tally.counts.passed(name, len(made), len(kept))
-    step.count(f"dropped_{name}", len(made) - len(kept))
-    if kept:
-        yield steps.MADE, problem, packed(kept)
+        made, words = _split(element[1])
+        lost = {(problem, place) for problem, place in words}
+        left = []
+        for problem, some in made:
+            kept = [one for place, one in enumerate(some) if (problem, place) not in lost]
+            if self.compared:
+                self.tally.counts.near_duplicates += len(some) - len(kept)
+                self.passed("near_duplicates", len(some), len(kept))
+            if kept:
+                left.append([problem, kept])
+        if left:
+            yield steps.MADE, element[0], packed(left)
 
 
 def near_duplicates(
-    bands: beam.PCollection, signatures: beam.PCollection, threshold: float
+    bands: beam.PCollection, signatures: beam.PCollection, threshold: float, parts: int
 ) -> beam.PCollection:
-    """Problems and places of examples that are like an earlier one, as `minhash.near_duplicates`.
+    """Names of examples that are like an earlier one, by shard, as `minhash.near_duplicates`.
 
     It compares the same pairs and joins them to the same clusters: of those that share a band each
-    is compared with the first and with the one before it. Only pairs travel, and the two signatures
-    of each; the clusters are found where all pairs that are alike come together, at some tens of
-    bytes a pair.
+    is compared with the first and with the one before it. Only pairs travel, with the signature of
+    one; the clusters are found where all pairs that are alike come together, at some tens of bytes
+    a pair.
 
     Args:
-      bands: `(band and key, name of an example)`.
-      signatures: `(name, signature)`.
+      bands: names and keys, by band and part of the keys; see `steps.signed`.
+      signatures: names and signatures, by part of the names.
       threshold: from which two are alike.
+      parts: how many names are spread over.
     """
+    keyed, parted = functools.partial(_pairs, parts), functools.partial(_with_first, parts)
+    alike, lost = functools.partial(_alike, threshold), functools.partial(_lost, parts)
     pairs = (
         bands
         | "by band" >> beam.GroupByKey()
-        | "pairs" >> beam.FlatMap(_pairs).with_output_types(Keyed)
+        | "pairs" >> beam.FlatMap(keyed).with_output_types(Keyed)
     )
     of = signatures | "as signatures" >> _marked(b"s")
     halves = (
         (of, pairs | "as pairs" >> _marked(b"p"))
         | "first of pairs" >> beam.Flatten()
         | "by first" >> beam.GroupByKey()
-        | "with first" >> beam.FlatMap(_with_first).with_output_types(Keyed)
+        | "with first" >> beam.FlatMap(parted).with_output_types(Keyed)
     )
-    alike = functools.partial(_alike, threshold)
     return (
         (of, halves | "as halves" >> _marked(b"p"))
         | "second of pairs" >> beam.Flatten()
         | "by second" >> beam.GroupByKey()
-        | "alike" >> beam.FlatMap(alike).with_output_types(Numbered)
+        | "alike" >> beam.FlatMap(alike).with_output_types(Keyed)
         | "all pairs" >> beam.GroupByKey()
-        | "clusters" >> beam.FlatMap(_lost).with_output_types(Keyed)
+        | "clusters" >> beam.FlatMap(lost).with_output_types(Keyed)
     )
 
 
-def _pairs(element: tuple[str, Iterable[bytes]]) -> Iterator[Keyed]:
-    names = sorted((name.decode() for name in element[1]), key=example_place)
-    for at in range(1, len(names)):
-        for other in {names[at - 1], names[0]}:
-            yield other, names[at].encode()
+def _pairs(parts: int, element: tuple[str, Iterable[bytes]]) -> Iterator[Keyed]:
+    """The pairs of a band that are to be compared, each by its first."""
+    places: dict[int, list[Name]] = {}
+    for value in element[1]:
+        names, data = unblocked(value)
+        for name, key in zip(names, np.frombuffer(data, "<u8").tolist(), strict=True):
+            places.setdefault(key, []).append((name[0], name[1]))
+    pairs = []
+    for names in places.values():
+        names.sort()
+        for at in range(1, len(names)):
+            pairs += [[first, names[at]] for first in {names[at - 1], names[0]}]
+    yield from _by_part(pairs, lambda pair: pair[0][0], parts)
 
 
-def _with_first(element: tuple[str, Iterable[bytes]]) -> Iterator[Keyed]:
-    name, parts = element
-    signature, others = _signature(parts)
-    for other in sorted(set(others)):
-        yield other.decode(), signature + name.encode()
+def _signatures(values: Iterable[bytes]) -> tuple[dict[Name, np.ndarray], list[bytes]]:
+    """Signatures by name, and the other values beside them."""
+    of: dict[Name, np.ndarray] = {}
+    others = []
+    for value in values:
+        if value[:1] != b"s":
+            others.append(value[1:])
+            continue
+        names, data = unblocked(value[1:])
+        found = np.frombuffer(data, "<u4").reshape(len(names), -1)
+        of.update((tuple(name), own) for name, own in zip(names, found, strict=True))
+    return of, others
 
 
-def _alike(threshold: float, element: tuple[str, Iterable[bytes]]) -> Iterator[Numbered]:
-    name, parts = element
-    signature, halves = _signature(parts)
-    own = np.frombuffer(signature, "<u4")
-    for half in sorted(halves):
-        other = np.frombuffer(half[: len(signature)], "<u4")
-        if minhash.estimate(own, other) >= threshold:
-            yield _ALL, steps.keyed(name, half[len(signature) :])
+def _with_first(parts: int, element: tuple[str, Iterable[bytes]]) -> Iterator[Keyed]:
+    """The pairs of a part, each once, by the second of them, with the first one's signature."""
+    of, others = _signatures(element[1])
+    pairs = {(tuple(a), tuple(b)) for value in others for a, b in unpacked(value)}
+    by_part: dict[str, list[tuple[Name, Name]]] = {}
+    for pair in sorted(pairs):
+        by_part.setdefault(part_of(pair[1][0], parts), []).append(pair)
+    for part, some in by_part.items():
+        yield part, block(some, b"".join(of[first].tobytes() for first, _ in some))
 
 
-def _signature(parts: Iterable[bytes]) -> tuple[bytes, list[bytes]]:
-    signature, others = b"", []
-    for part in parts:
-        if part[:1] == b"s":
-            signature = part[1:]
-        else:
-            others.append(part[1:])
-    return signature, others
+def _alike(threshold: float, element: tuple[str, Iterable[bytes]]) -> Iterator[Keyed]:
+    """Of the pairs of a part those that are alike."""
+    of, others = _signatures(element[1])
+    for value in others:
+        pairs, data = unblocked(value)
+        first = np.frombuffer(data, "<u4").reshape(len(pairs), -1)
+        second = np.stack([of[problem, place] for _, (problem, place) in pairs])
+        same = minhash.estimate(first, second) >= threshold
+        yield "", packed([pair for pair, alike in zip(pairs, same.tolist(), strict=True) if alike])
 
 
-def _lost(element: tuple[int, Iterable[bytes]]) -> Iterator[Keyed]:
-    """All but the first of every connected component."""
-    root: dict[tuple[str, int], tuple[str, int]] = {}
+def _lost(parts: int, element: tuple[str, Iterable[bytes]]) -> Iterator[Keyed]:
+    """All but the first of every connected component, by shard."""
+    root: dict[Name, Name] = {}
 
-    def first(place: tuple[str, int]) -> tuple[str, int]:
-        above = root.setdefault(place, place)
-        while above != root[above]:
-            root[place] = root[above]
-            place, above = above, root[above]
-        return above
+    def first(name: Name) -> Name:
+        root.setdefault(name, name)
+        while name != root[name]:
+            root[name] = root[root[name]]
+            name = root[name]
+        return name
 
-    for name, other in map(steps.unkeyed, element[1]):
-        low, high = sorted(map(first, (example_place(name), example_place(other.decode()))))
-        root[high] = low
-    for problem, place in sorted(root):
-        if root[problem, place] != (problem, place):
-            yield problem, str(place).encode()
+    for value in element[1]:
+        for a, b in unpacked(value):
+            low, high = sorted((first(tuple(a)), first(tuple(b))))
+            root[high] = low
+    lost = sorted(name for name, above in root.items() if name != above)
+    yield from _by_part(lost, lambda name: name[0], parts)
 
 
 # --- limits and weights ---------------------------------------------------------------------------
 
 
 class Keep(steps.Counting):
-    """Examples of the problems that are within the limit of their difficulty."""
+    """The examples of a shard whose problems are within the limit of their difficulty."""
 
     def process(self, element: tuple[str, Iterable[bytes]]) -> Iterator[Told]:
-        problem, parts = element
-        made, words = _split(parts)
-        kept = made if words else []
-        yield from _passed(self, "difficulty", problem, made, kept)
-        self.tally.counts.beyond_difficulty += len(made) - len(kept)
+        made, words = _split(element[1])
+        within, left = set(words), []
+        for problem, some in made:
+            kept = some if problem in within else []
+            self.tally.counts.beyond_difficulty += len(some) - len(kept)
+            self.passed("difficulty", len(some), len(kept))
+            if kept:
+                left.append([problem, kept])
+        if left:
+            yield steps.MADE, element[0], packed(left)
 
 
-def _of_difficulty(examples: beam.PCollection, most: int) -> beam.PCollection:
-    """The problems that are kept of each fifth of difficulty."""
+def _of_difficulty(examples: beam.PCollection, most: int, shards: int) -> beam.PCollection:
+    """The problems that are kept of each fifth of difficulty, by shard."""
+    least, drawn = functools.partial(_least, most), functools.partial(_drawn, most, shards)
     return (
         examples
-        | "difficulty" >> beam.Map(_lot).with_output_types(Keyed)
+        | "difficulties" >> beam.FlatMap(least).with_output_types(Keyed)
         | "by difficulty" >> beam.GroupByKey()
-        | "limit" >> beam.FlatMap(functools.partial(_least, most)).with_output_types(Keyed)
+        | "limit" >> beam.FlatMap(drawn).with_output_types(Keyed)
     )
 
 
-def _lot(keyed: Keyed) -> Keyed:
-    problem, data = keyed
-    name = problem.encode("utf-8", "surrogatepass")
-    return str(difficulty(unpacked(data)[0]["share"])), lot(problem).encode() + name
+def _least(most: int, keyed: Keyed) -> Iterator[Keyed]:
+    """By difficulty the problems of a shard that may be among those kept."""
+    buckets: dict[int, list[str]] = {}
+    for problem, made in unpacked(keyed[1]):
+        buckets.setdefault(difficulty(made[0]["share"]), []).append(problem)
+    for bucket, problems in buckets.items():
+        yield str(bucket), packed(heapq.nsmallest(most, problems, key=lot))
 
 
-def _least(most: int, element: tuple[str, Iterable[bytes]]) -> Iterator[Keyed]:
-    width = len(lot(""))
-    for value in heapq.nsmallest(most, element[1]):
-        yield value[width:].decode("utf-8", "surrogatepass"), b""
+def _drawn(most: int, shards: int, element: tuple[str, Iterable[bytes]]) -> Iterator[Keyed]:
+    every = (problem for value in element[1] for problem in unpacked(value))
+    yield from _by_part(heapq.nsmallest(most, every, key=lot), str, shards)
 
 
 def _whole(examples: beam.PCollection, recipe: Recipe) -> dict[str, beam.pvalue.AsSideInput]:
@@ -331,35 +344,22 @@ def _whole(examples: beam.PCollection, recipe: Recipe) -> dict[str, beam.pvalue.
         return {}
     facts = (
         examples
-        | "ranks" >> beam.ParDo(Ranked()).with_output_types(Numbered)
+        | "ranks" >> beam.Map(_told_ranks).with_output_types(Keyed)
         | "all ranks" >> beam.GroupByKey()
         | "ranked" >> beam.Map(_ranked).with_output_types(bytes)
     )
     return {"whole": beam.pvalue.AsSingleton(facts, default_value=b"")}
 
 
-class Ranked(beam.DoFn):
-    """What examples are ranked by, how often each, put together in every bundle."""
-
-    def start_bundle(self) -> None:
-        self.times: dict[float, int] = {}
-        self.examples = self.problems = 0
-
-    def process(self, element: Keyed) -> None:
-        made = unpacked(element[1])
-        self.problems += 1
-        self.examples += len(made)
-        for one in made:
-            if one["rank"] is not None:
-                self.times[one["rank"]] = self.times.get(one["rank"], 0) + 1
-
-    def finish_bundle(self) -> Iterator[steps.WindowedValue]:
-        if self.problems:
-            told = [self.examples, self.problems, list(self.times.items())]
-            yield steps.at_the_end((_ALL, packed(told)))
+def _told_ranks(keyed: Keyed) -> Keyed:
+    """By what the examples of a shard are ranked, and how many have each rank."""
+    problems = unpacked(keyed[1])
+    every = [one["rank"] for _, made in problems for one in made]
+    times = collections.Counter(rank for rank in every if rank is not None)
+    return "", packed([len(every), len(problems), list(times.items())])
 
 
-def _ranked(element: tuple[int, Iterable[bytes]]) -> bytes:
+def _ranked(element: tuple[str, Iterable[bytes]]) -> bytes:
     times: dict[float, int] = {}
     examples = problems = 0
     for part in element[1]:

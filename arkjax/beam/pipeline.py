@@ -28,7 +28,7 @@ from arkjax.trajectories.shards import rows_of
 
 DIRECT = "DirectRunner"
 _PROBLEMS_A_FILE = 4096
-_PROBLEMS_A_SHARD = 8192
+_PROBLEMS_A_SHARD = 4096
 _POLL_SECONDS = 1.0
 _OWN_ERROR = re.compile(r"^(?:arkjax\.errors\.)?(\w+Error): (.*?)(?: \[while running .*)?$", re.M)
 
@@ -69,7 +69,7 @@ def select(
         held in memory.
       workers: processes of the DirectRunner; 0 takes one a core.
       options: of the runner, as Beam's command line takes them: "--project=x".
-      shards: files that examples are spread over; 0 takes one for 8,192 problems.
+      shards: files that examples are spread over; 0 takes one for 4,096 problems.
       overwrite: replace a selection that is there.
       progress: shows calls read and problems done, with rates.
 

@@ -4,24 +4,26 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from arkjax.beam import files
-from arkjax.beam.elements import call_of, example_name, packed, unpacked
+from arkjax.beam.elements import block, call_of, ids_of, ids_text, packed, part_of, unpacked
 from arkjax.beam.reading import dead_letter, read_shard
 from arkjax.beam.recipe import Recipe, with_facts
 from arkjax.beam.tally import Tally, add_counts
 from arkjax.errors import ArkJAXError
 from arkjax.synthesis import minhash
 from arkjax.synthesis.counts import Counts
-from arkjax.synthesis.example_files import shard_name, to_bytes
+from arkjax.synthesis.example_files import Placed, shard_name, to_bytes
 from arkjax.synthesis.examples import Example
 from arkjax.synthesis.selection import SelectionConfig
 from arkjax.synthesis.unified import Made, compares
@@ -31,9 +33,13 @@ from arkjax.trajectories.shards import SIDECAR
 
 Told = tuple[str, str, bytes]
 """Kind, key and content of an element of a step that gives more than one kind."""
+Name = list[Any]
+"""Problem and place of an example: examples are in the order of these."""
 CALLS, MADE, BAND, SIGNATURE, DEAD, TALLY = "calls", "made", "band", "signature", "dead", "tally"
 FACTS = "facts"
 _SECONDS = 0.5
+# Examples that are put together.
+_TOGETHER = 4096
 
 
 def at_the_end(value: Any) -> WindowedValue:
@@ -88,6 +94,11 @@ class Counting(beam.DoFn):
         if number:
             Metrics.counter("arkjax", name).inc(number)
 
+    def passed(self, name: str, came: int, kept: int) -> None:
+        """Count what a filter over all problems keeps of the examples of one."""
+        self.tally.counts.passed(name, came, kept)
+        self.count(f"dropped_{name}", came - kept)
+
     def letter(self, letter: dict[str, Any]) -> Told:
         """A dead letter, counted."""
         self.tally.dead(letter)
@@ -126,14 +137,26 @@ class ReadFacts(beam.DoFn):
 
 
 class Make(Counting):
-    """All that there is about a problem to the examples that it gives."""
+    """All that there is about a problem to the examples that it gives.
 
-    def __init__(self, recipe: Recipe, ticks: str) -> None:
-        self.recipe, self.ticks = recipe, ticks
+    They are put together, as many as a bundle gives up to some thousand, by the shard that they
+    will be written to; so is what finds near-duplicates among all problems.
+    """
+
+    def __init__(self, recipe: Recipe, shards: int, ticks: str) -> None:
+        self.recipe, self.shards, self.ticks = recipe, shards, ticks
 
     def setup(self) -> None:
         super().setup()
         self.unifier = self.recipe.unifier()
+
+    def start_bundle(self) -> None:
+        super().start_bundle()
+        self._clear()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        yield from map(at_the_end, self._put_together())
+        yield from super().finish_bundle()
 
     def process(self, element: tuple[str, Iterable[bytes]]) -> Iterator[Told]:
         problem, parts = element
@@ -149,7 +172,7 @@ class Make(Counting):
         self.count("problems", 1)
         calls = self._once(problem, rows)
         if told is None:
-            why = "there is no such problem: give the run, or the config, whose task has it"
+            why = "there is no such problem: give the run whose task has it"
             yield self.letter(dead_letter("problem", problem, why, calls=len(calls)))
             return
         counts = Counts()
@@ -158,7 +181,6 @@ class Make(Counting):
             unifier = with_facts(self.unifier, told, self.recipe.attributed)
             debate, answers = (problem, ours), {problem: told["team_answer"]}
             made = [one for some in unifier.each([debate], answers, counts) for one in some]
-            found = packed([_told(one, unifier.weighs(one)) for one in made])
         except ArkJAXError:
             raise
         except Exception as error:
@@ -171,9 +193,13 @@ class Make(Counting):
         for name, passed in counts.filters.items():
             self.count(f"dropped_{name}", passed.calls_dropped)
         if made:
-            yield MADE, problem, found
-        if made and compares(unifier.config):
-            yield from _signed(problem, made, unifier.config.near_duplicates)
+            found = [_told(one, unifier.weighs(one)) for one in made]
+            self.made[part_of(problem, self.shards)].append([problem, found])
+            self.words += [
+                ([problem, place], one.example.target_ids) for place, one in enumerate(made)
+            ]
+        if len(self.words) >= _TOGETHER:
+            yield from self._put_together()
 
     def _once(self, problem: str, rows: list[list[Any]]) -> list[Call]:
         """Each call once, as the first shard tells it, in the order of the debate."""
@@ -186,12 +212,24 @@ class Make(Counting):
         self.count("repeated", len(rows) - len(first))
         return canonical_order(call_of(problem, row) for row in first.values())
 
+    def _clear(self) -> None:
+        self.made: dict[str, list[Any]] = defaultdict(list)
+        self.words: list[tuple[Name, Sequence[int]]] = []
+
+    def _put_together(self) -> list[Told]:
+        told = [(MADE, part, packed(made)) for part, made in self.made.items()]
+        if self.words and compares(self.recipe.config):
+            threshold = self.recipe.config.near_duplicates
+            told += signed(self.words, threshold, self.shards)
+        self._clear()
+        return told
+
 
 def _told(made: Made, rank: float | None) -> dict[str, Any]:
     e = made.example
     return {
-        "prompt": e.prompt_ids,
-        "target": e.target_ids,
+        "prompt": ids_text(e.prompt_ids),
+        "target": ids_text(e.target_ids),
         "shares": e.target_weights,
         "provenance": e.provenance,
         "rank": rank,
@@ -200,77 +238,83 @@ def _told(made: Made, rank: float | None) -> dict[str, Any]:
     }
 
 
-def _signed(problem: str, made: list[Made], threshold: float) -> Iterator[Told]:
-    """By what near-duplicates among all problems are found; `place` is that among the made."""
-    of = minhash.signatures([one.example.target_ids for one in made])
+def signed(words: Sequence[tuple[Name, Sequence[int]]], threshold: float, parts: int) -> list[Told]:
+    """By what near-duplicates are found: signatures, and what their bands have in common.
+
+    Args:
+      words: name and token ids of each example.
+      threshold: from which two are alike.
+      parts: how many the names, and the keys of a band, are spread over.
+    """
+    of = minhash.signatures([ids for _, ids in words])
+    names = [name for name, _ in words]
+    told: list[Told] = []
+    own: dict[str, list[int]] = defaultdict(list)
+    for at, (problem, _) in enumerate(names):
+        own[part_of(problem, parts)].append(at)
+    for part, places in own.items():
+        data = of[places].astype("<u4").tobytes()
+        told.append((SIGNATURE, part, block([names[at] for at in places], data)))
     bands, rows = minhash.bands_for(threshold, of.shape[1])
-    names = [example_name(problem, place) for place in range(len(made))]
-    for name, signature in zip(names, of, strict=True):
-        yield SIGNATURE, name, signature.astype("<u4").tobytes()
     for band in range(bands):
-        for name, key in zip(names, minhash.band_keys(of, band, rows).tolist(), strict=True):
-            yield BAND, f"{band}:{key:x}", name.encode()
+        keys = minhash.band_keys(of, band, rows)
+        which = keys % np.uint64(parts)
+        for part in np.unique(which).tolist():
+            places = np.flatnonzero(which == part)
+            data = keys[places].astype("<u8").tobytes()
+            told.append((BAND, f"{band}:{part}", block([names[at] for at in places], data)))
+    return told
 
 
 # --- weights and files ----------------------------------------------------------------------------
 
 
-class Weigh(Counting):
-    """The examples of a problem that all filters left, weighed against all others."""
+class WriteExamples(Counting):
+    """The examples of a shard that all filters left, weighed against all others, to its file."""
 
-    def __init__(self, config: SelectionConfig) -> None:
-        self.config = config
+    def __init__(self, config: SelectionConfig, folder: str) -> None:
+        self.config, self.folder = config, folder
 
     def process(self, element: tuple[str, bytes], whole: bytes = b"") -> Iterator[Told]:
-        problem, data = element
-        found = unpacked(data)
-        weights = [1.0] * len(found)
-        if whole:
-            facts = unpacked(whole)
-            ranks = Ranks(facts["values"], facts["below"])
-            weights = [ranks.weight(one["rank"]) for one in found]
-            if self.config.balance != "none":
+        problems = unpacked(element[1])
+        facts = unpacked(whole) if whole else None
+        ranks = Ranks(facts["values"], facts["below"]) if facts else None
+        counts = self.tally.counts
+        for _, made in problems:
+            weights = [ranks.weight(one["rank"]) if ranks else 1.0 for one in made]
+            if facts and self.config.balance != "none":
                 share, own = facts["examples"] / facts["problems"], 0.0
                 for weight in weights:
                     own += weight
                 weights = [weight * share / own for weight in weights]
-        counts = self.tally.counts
-        counts.problems_kept += 1
-        counts.corrective += sum(one["corrective"] for one in found)
-        counts.traces += len(found)
-        counts.examples += len(found)
-        self.count("examples", len(found))
-        for one, weight in zip(found, weights, strict=True):
-            one["weight"] = weight
-        yield MADE, problem, packed(found)
-
-
-class WriteExamples(Counting):
-    """All examples of a shard to its file and its checksum."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Told]:
-        number, parts = element
-        examples = []
-        for problem, data in map(unkeyed, parts):
-            for place, one in enumerate(unpacked(data)):
-                shares = one["shares"]
-                example = Example(
-                    tuple(one["prompt"]),
-                    tuple(one["target"]),
-                    one["weight"],
-                    one["provenance"],
-                    None if shares is None else tuple(shares),
-                )
-                examples.append((problem, place, example))
-        name = shard_name(number)
+            for one, weight in zip(made, weights, strict=True):
+                one["weight"] = weight
+            counts.problems_kept += 1
+            counts.corrective += sum(one["corrective"] for one in made)
+            counts.traces += len(made)
+            counts.examples += len(made)
+        written = sum(len(made) for _, made in problems)
+        self.count("examples", written)
+        name = shard_name(int(element[0]))
         path = files.join(self.folder, name)
-        digest = files.write(path, to_bytes(examples))
+        digest = files.write(path, to_bytes(_placed(problems)))
         files.write(path + SIDECAR, f"{digest}  {name}\n".encode())
-        self.tally.shards[name] = {"examples": len(examples), "sha256": digest}
+        self.tally.shards[name] = {"examples": written, "sha256": digest}
         return iter(())
+
+
+def _placed(problems: list[Any]) -> Iterator[Placed]:
+    for problem, made in problems:
+        for place, one in enumerate(made):
+            shares = one["shares"]
+            example = Example(
+                ids_of(one["prompt"]),
+                ids_of(one["target"]),
+                one["weight"],
+                one["provenance"],
+                None if shares is None else tuple(shares),
+            )
+            yield problem, place, example
 
 
 class WriteLetters(Counting):
@@ -279,12 +323,12 @@ class WriteLetters(Counting):
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Told]:
+    def process(self, element: tuple[str, Iterable[bytes]]) -> Iterator[Told]:
         number, parts = element
         letters = sorted(
             map(unpacked, parts), key=lambda x: (x["file"], -1 if x["row"] is None else x["row"])
         )
-        name = f"dead-letters-{number:05d}.jsonl"
+        name = f"dead-letters-{int(number):05d}.jsonl"
         lines = "".join(json.dumps(letter, sort_keys=True) + "\n" for letter in letters)
         digest = files.write(files.join(self.folder, name), lines.encode())
         self.tally.shards[name] = {"letters": len(letters), "sha256": digest}
@@ -297,21 +341,9 @@ class WriteTally(beam.DoFn):
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[str]:
+    def process(self, element: tuple[str, Iterable[bytes]]) -> Iterator[str]:
         whole = Tally()
         for part in element[1]:
             whole.add(Tally.of(unpacked(part)))
         files.write(self.path, json.dumps(whole.plain()).encode())
         yield self.path
-
-
-def keyed(problem: str, data: bytes) -> bytes:
-    """A problem's id and its content as one value."""
-    name = problem.encode("utf-8", "surrogatepass")
-    return len(name).to_bytes(4, "little") + name + data
-
-
-def unkeyed(value: bytes) -> tuple[str, bytes]:
-    """What `keyed` was given."""
-    end = 4 + int.from_bytes(value[:4], "little")
-    return value[4:end].decode("utf-8", "surrogatepass"), value[end:]

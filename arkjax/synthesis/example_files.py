@@ -6,6 +6,7 @@ Within a shard they are in the order of problem and place, and all of a problem 
 
 import heapq
 import io
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -47,13 +48,17 @@ def shard_name(number: int) -> str:
 
 
 def to_bytes(examples: Iterable[Placed]) -> bytes:
-    """A shard of problem ids, places and examples, in that order; the same ones, the same bytes."""
-    columns = list(zip(*map(_values, sorted(examples, key=lambda e: e[:2])), strict=True))
-    columns = columns or [()] * len(SCHEMA.names)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-    sink = io.BytesIO()
-    table = pa.Table.from_arrays(arrays, schema=SCHEMA)
-    pq.write_table(table, sink, compression="zstd", row_group_size=_ROWS)
+    """A shard of problem ids, places and examples, in their order; the same ones, the same bytes.
+
+    Of the examples some are held at a time.
+    """
+    sink, left = io.BytesIO(), iter(examples)
+    with pq.ParquetWriter(sink, SCHEMA, compression="zstd") as writer:
+        while some := list(itertools.islice(left, _ROWS)):
+            columns = zip(*map(_values, some), strict=True)
+            pairs = zip(columns, SCHEMA, strict=True)
+            arrays = [pa.array(column, field.type) for column, field in pairs]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA))
     return sink.getvalue()
 
 
