@@ -198,10 +198,10 @@ def _options(runner: str, workers: int, options: Sequence[str]) -> Any:
         made.get_all_options()
     except (SystemExit, ValueError, TypeError) as error:
         raise ConfigError(f"Beam refuses {' '.join(flags)} ({error})") from None
-    known = made.get_all_options(drop_default=True, retain_unknown_options=True)
-    unknown = [o for o in options if o.lstrip("-").partition("=")[0] not in known]
-    if unknown:
-        raise ConfigError(f"{unknown[0]}: Beam has no such option")
+    known = PipelineOptions([]).get_all_options()
+    told = PipelineOptions(list(options)).get_all_options(retain_unknown_options=True)
+    if unknown := sorted(set(told) - set(known)):
+        raise ConfigError(f"--{unknown[0]}: Beam has no such option")
     return made
 
 

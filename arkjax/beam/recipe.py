@@ -3,18 +3,21 @@
 import dataclasses
 import functools
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from arkjax.errors import ConfigError
 from arkjax.storage import plain
+from arkjax.synthesis.attribution import AttributionConfig, attribute
 from arkjax.synthesis.selection import SelectionConfig
 from arkjax.synthesis.unified import Unifier
 from arkjax.tasks.problems import Grader, Problem
+from arkjax.teams.spec import TeamSpec
 from arkjax.text.chat import ChatKind, make_chat
 from arkjax.text.tokenizer import Tokenizer
 from arkjax.trajectories.attribution import AgentCredit, Attribution, MessageCredit
+from arkjax.trajectories.schema import Call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Recipe:
       synthesizer: see `Unifier`.
       foreign: identities of models whose calls are left out, since their tokens are of another
         tokenizer.
+      team: whose debates these are, where answer flips are to be read off them: see
+        `arkjax.synthesis.attribution`.
       attributed: whether the facts about problems come with an attribution.
     """
 
@@ -43,6 +48,7 @@ class Recipe:
     role: str = ""
     synthesizer: str | None = None
     foreign: frozenset[str] = frozenset()
+    team: TeamSpec | None = None
     attributed: bool = False
 
     def __post_init__(self) -> None:
@@ -105,15 +111,22 @@ def facts(
         )
 
 
-def with_facts(unifier: Unifier, told: Mapping[str, Any], attributed: bool) -> Unifier:
-    """The unifier for one problem, given the facts about it."""
-    problem = Problem(**told["problem"])
-    attribution = Attribution.of(
-        (MessageCredit(*row) for row in told["messages"]),
-        (AgentCredit(*row) for row in told["agents"]),
-    )
-    return dataclasses.replace(
-        unifier,
-        problems={problem.id: problem},
-        attribution=attribution if attributed else None,
-    )
+def with_facts(
+    unifier: Unifier, recipe: Recipe, told: Mapping[str, Any], calls: Sequence[Call]
+) -> Unifier:
+    """The unifier for one problem, given the facts about it and all its calls.
+
+    Raises:
+      DataError: if a call is of an agent or a stage that the team does not have.
+    """
+    problem, attribution = Problem(**told["problem"]), None
+    if recipe.attributed:
+        attribution = Attribution.of(
+            (MessageCredit(*row) for row in told["messages"]),
+            (AgentCredit(*row) for row in told["agents"]),
+        )
+    elif recipe.team is not None:
+        answers = {problem.id: told["team_answer"]}
+        flips = AttributionConfig(("flips",))
+        attribution = attribute(calls, recipe.team, answers, recipe.grader, flips)
+    return dataclasses.replace(unifier, problems={problem.id: problem}, attribution=attribution)

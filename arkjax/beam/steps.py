@@ -20,7 +20,7 @@ from arkjax.beam.elements import block, call_of, ids_of, ids_text, packed, part_
 from arkjax.beam.reading import dead_letter, read_shard
 from arkjax.beam.recipe import Recipe, with_facts
 from arkjax.beam.tally import Tally, add_counts
-from arkjax.errors import ArkJAXError
+from arkjax.errors import ConfigError, StorageError
 from arkjax.synthesis import minhash
 from arkjax.synthesis.counts import Counts
 from arkjax.synthesis.example_files import Placed, shard_name, to_bytes
@@ -178,10 +178,10 @@ class Make(Counting):
         counts = Counts()
         try:
             ours = [call for call in calls if call.model not in self.recipe.foreign]
-            unifier = with_facts(self.unifier, told, self.recipe.attributed)
+            unifier = with_facts(self.unifier, self.recipe, told, calls)
             debate, answers = (problem, ours), {problem: told["team_answer"]}
             made = [one for some in unifier.each([debate], answers, counts) for one in some]
-        except ArkJAXError:
+        except (ConfigError, StorageError):
             raise
         except Exception as error:
             why = f"no examples can be made of it: {type(error).__name__}: {error}"
