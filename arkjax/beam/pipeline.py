@@ -30,7 +30,8 @@ DIRECT = "DirectRunner"
 _PROBLEMS_A_FILE = 4096
 _PROBLEMS_A_SHARD = 4096
 _POLL_SECONDS = 1.0
-_OWN_ERROR = re.compile(r"^(?:arkjax\.errors\.)?(\w+Error): (.*?)(?: \[while running .*)?$", re.M)
+_OWN_ERROR = re.compile(r"^(?:arkjax\.errors\.)?(\w+Error): (.*)$", re.M)
+_BEAMS_OWN = re.compile(r" \[while running .*", re.S)
 
 
 def select(
@@ -275,10 +276,10 @@ def _run(pipeline: Any, ticks: Path | None, total: int | None, progress: Progres
             if not ticks:
                 _poll(result, tasks)
             state = result.wait_until_finish()
-        except errors.ArkJAXError:
-            raise
         except Exception as error:
-            raise _own(error) or error from error
+            if own := _own(error):
+                raise own from None
+            raise
         finally:
             finished.set()
             if ticks:
@@ -288,11 +289,14 @@ def _run(pipeline: Any, ticks: Path | None, total: int | None, progress: Progres
 
 
 def _own(error: Exception) -> errors.ArkJAXError | None:
-    """An error of ours that a worker met, of which the runner kept the text alone."""
+    """An error of ours that a worker met, without what Beam says of where that was."""
+    if isinstance(error, errors.ArkJAXError):
+        return type(error)(_BEAMS_OWN.sub("", str(error)))
+    # From another process comes the text alone.
     for name, message in reversed(_OWN_ERROR.findall(str(error))):
         kind = getattr(errors, name, None)
         if kind is not None and kind is not errors.ProcessError:
-            return kind(message)
+            return kind(_BEAMS_OWN.sub("", message))
     return None
 
 

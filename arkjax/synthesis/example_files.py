@@ -1,7 +1,8 @@
 """Training examples as shards of Parquet: `examples-00000.parquet`, each with its checksum.
 
 Within a shard they are in the order of problem and place, and all of a problem are in one shard.
-`counts.json` beside them, written last, names the shards: without it they are not whole.
+`counts.json` beside them, written last, names the shards, and those of dead letters, which have no
+"examples": without it they are not whole.
 """
 
 import heapq
@@ -93,6 +94,8 @@ def read_examples(directory: str | Path) -> Iterator[Example]:
     """
     paths = []
     for name, facts in read_counts(directory)["shards"].items():
+        if "examples" not in facts:
+            continue
         paths.append(path := Path(directory) / name)
         try:
             found = sha256_file(path)

@@ -14,6 +14,7 @@ from arkjax.beam.recipe import Recipe, facts
 from arkjax.distillation.rows import pack
 from arkjax.errors import ConfigError, DataError
 from arkjax.synthesis.example_files import read_counts, read_examples
+from arkjax.tasks.world_grader import WorldGrader
 from arkjax.trajectories.schema import SCHEMA, to_table
 from arkjax.trajectories.shards import write_shard
 from arkjax.trajectories.store import CallStore
@@ -115,10 +116,18 @@ def test_what_is_written_does_not_depend_on_workers_or_on_how_calls_are_spread(
         assert sidecar == [one.shards[name]["sha256"], name]
 
 
-def test_what_cannot_be_used_is_told_and_the_rest_is_selected_from(
-    beam, world, record, tmp_path, monkeypatch
-):
-    """Damaged shards, hostile rows, unknown problems, other teams' agents, calls told twice."""
+class Stumbling(WorldGrader):
+    """A grader that does not get over one problem."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def grade(self, problem, text):
+        return 1 / 0 if problem.id == self.name else super().grade(problem, text)
+
+
+def test_what_cannot_be_used_is_told_and_the_rest_is_selected_from(beam, world, record, tmp_path):
+    """A damaged shard, hostile rows, a problem nobody has, one that stops the grader, doubles."""
     folder = shutil.copytree(record, tmp_path / "record")
     damaged = folder / "s0" / "calls-00001.parquet"
     lost = {c.call_id for c in calls_of(damaged)}
@@ -130,20 +139,27 @@ def test_what_cannot_be_used_is_told_and_the_rest_is_selected_from(
     for number, parsed in enumerate(["{", "[1]"]):
         rows.append({**rows[0], "call_id": f"hostile{number}", "parsed": parsed})
     name, _ = world.debates[7]
-    # An answer whose tokens nobody can decode stops its problem, and no other.
-    rows.append({**rows[0], "problem_id": name, "call_id": "x", "gen_ids": [2**31 - 1] * 9})
-    rows[-1] |= {"correct": True, "finish_reason": "stop", "round": 9}
     (tmp_path / "more").mkdir()
     write_shard(tmp_path / "more/calls-00000.parquet", pa.Table.from_pylist(rows, SCHEMA))
 
-    tally = run(world, tmp_path / "out", [folder, tmp_path / "more"], form="consolidated")
+    stumbling = dataclasses.replace(recipe(world, form="consolidated"), grader=Stumbling(name))
+    paths = [folder, tmp_path / "more"]
+    tally = select(
+        tmp_path / "out",
+        paths,
+        stumbling,
+        world.problems.values(),
+        world.votes,
+        world.credits,
+        workers=1,
+    )
     kept = [
         (n, [c for c in calls if c.call_id not in lost]) for n, calls in world.debates if n != name
     ]
     expected, counts = world.unify([(n, calls) for n, calls in kept if calls], form="consolidated")
     assert list(read_examples(tmp_path / "out")) == expected
     assert tally.counts == counts
-    stopped = sum(c.call_id not in lost for c in dict(world.debates)[name]) + 1
+    stopped = sum(c.call_id not in lost for c in dict(world.debates)[name])
     r = tally.records
     assert (r["dead_shard"], r["dead_row"], r["dead_problem"]) == (1, 2, 4 + stopped)
     assert (r["repeated"], r["told_differently"]) == (6, 1)
@@ -155,7 +171,7 @@ def test_what_cannot_be_used_is_told_and_the_rest_is_selected_from(
     ]
     assert sorted(letter["kind"] for letter in letters) == ["problem"] * 2 + ["row"] * 2 + ["shard"]
     reasons = {letter["file"]: letter["reason"] for letter in letters}
-    assert "no such problem" in reasons["nobody"] and "no examples can be" in reasons[name]
+    assert "no such problem" in reasons["nobody"] and "ZeroDivisionError" in reasons[name]
 
 
 def calls_of(path):
