@@ -279,7 +279,10 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
         help="which examples: da (default), rsft, corrective, consolidated, da_unverified, ...",
     )
     parser.add_argument(
-        "--run", type=Path, help="the run whose config, problems and team answers are taken"
+        "--run",
+        dest="of_run",
+        type=Path,
+        help="the run whose config, problems and team answers are taken",
     )
     parser.add_argument("--seed", type=int, help="of the run; by default that of the path, or all")
     parser.add_argument("--runner", default="DirectRunner", help="Beam's name of it")

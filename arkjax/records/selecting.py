@@ -88,8 +88,8 @@ def _places(
     """What is read, and the runs and seeds from which it comes, that of the config first."""
     stores: list[str] = []
     runs: dict[tuple[Path, int], None] = {}
-    if arguments.run is not None:
-        runs |= dict.fromkeys(_seeds(arguments.run, arguments.seed))
+    if arguments.of_run is not None:
+        runs |= dict.fromkeys(_seeds(arguments.of_run, arguments.seed))
     for path in arguments.path:
         root = None if is_remote(path) else run_root(Path(path))
         if root is None:
