@@ -306,6 +306,8 @@ def _watch(ticks: Path, tasks: dict[str, Task], finished: threading.Event) -> No
         over = finished.wait(_POLL_SECONDS)
         done = dict.fromkeys(tasks, 0)
         for path in ticks.glob("*"):
+            if path.suffix:
+                continue  # It is being written.
             with contextlib.suppress(OSError, ValueError):
                 for what, count in json.loads(path.read_text()).items():
                     done[what] = done.get(what, 0) + count

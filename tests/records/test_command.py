@@ -315,7 +315,7 @@ def test_what_is_selected_by_beam_is_what_the_stage_synthesize_made(
 def test_a_selection_that_cannot_be_is_refused_in_one_line(trajectories, run_copy, team, tmp_path):
     out = tmp_path / "examples"
     for arguments, code, said in (
-        ((run_copy, "--data", "dq"), 2, "did you mean 'da'"),
+        ((run_copy, "--data", "correctiv"), 2, "did you mean 'corrective'"),
         ((run_copy, "--seed", 7), 2, "seed 7 is not one of"),
         ((shutil.copytree(team, tmp_path / "bare"),), 2, "give the run as --run"),
     ):
