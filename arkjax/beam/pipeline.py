@@ -238,9 +238,9 @@ def _pipeline(options: Any, runner: str, log: str) -> Any:
         from apache_beam.runners.portability.fn_api_runner import FnApiRunner
         from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-        made, worker = FnApiRunner(), "apache_beam.runners.worker.sdk_worker_main"
+        made, worker = FnApiRunner(), "arkjax.beam.worker"
         if options.view_as(DirectOptions).direct_num_workers != 1:
-            # As its mode "multi_processing" has it, but for what workers say on the way.
+            # As its mode "multi_processing" has it, with workers of our own and what they say kept.
             command = f"exec {shlex.quote(sys.executable)} -m {worker} 2>>{shlex.quote(log)}"
             made = FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
     try:
