@@ -43,6 +43,7 @@ TASKS = [
 ]
 LORA = ["qwix>=0.1.8,<0.2"]
 SERVE = ["aiohttp>=3.14,<4"]
+BEAM = ["apache-beam>=2.77,<2.78"]
 # What the tests compare with. Torch of exactly this number comes without CUDA from the registry.
 PARITY = ["torch==2.13.0", "transformers>=5.23,<6", "peft>=0.21,<0.22"]
 # What reads the exports of a record in the tests.
@@ -93,6 +94,7 @@ setup(
         ],
         "lora": LORA,
         "serve": SERVE,
+        "beam": BEAM,
         "test": TEST,
         "parity": PARITY,
         "dev": [
@@ -100,6 +102,7 @@ setup(
             *LORA,
             *TEST,
             *EXPORTS,
+            *BEAM,
             "openai>=1.50,<3",
             "selenium>=4.30,<5",
             "ruff>=0.12",

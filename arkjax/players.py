@@ -19,7 +19,7 @@ from arkjax.sampling.remotes import Remotes, Watched
 from arkjax.sampling.rota import Rota
 from arkjax.shipped import shipped_path
 from arkjax.storage import content_hash
-from arkjax.synthesis.foreign import reencoded
+from arkjax.synthesis.foreign import in_own_tokens
 from arkjax.teams.plans import Voice
 from arkjax.text.chat import Chat, make_chat
 from arkjax.text.tokenizer import Tokenizer
@@ -101,14 +101,8 @@ class Players:
         read or learn as they are: they are left out or encoded anew, as `config.synthesis.foreign`
         says.
         """
-        found = []
-        for call in calls:
-            own: Call | None = call
-            if call.model in self.foreign:
-                again = self.config.synthesis.foreign == "reencode"
-                own = reencoded(call, self.tokenizer, self.chat.end_id) if again else None
-            found += [own] if own is not None else []
-        return found
+        how = self.config.synthesis.foreign
+        return in_own_tokens(calls, self.foreign, how, self.tokenizer, self.chat.end_id)
 
     def local_id(self, name: str) -> str:
         """Identity of one of the config's further models."""

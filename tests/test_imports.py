@@ -16,7 +16,7 @@ FLOORS = [
     {"trajectories"},
     {"teams"},
     {"synthesis", "evaluation"},
-    {"distillation", "reporting"},
+    {"distillation", "reporting", "beam"},
     {"training"},
     {"config", "run_config", "student_config", "sweeps"},
     {"players", "origins", "session"},
@@ -35,7 +35,7 @@ LIGHT_ROOMS = {
     "distillation",
     "training",
 }
-HEAVY = {"tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio", "torch"}
+HEAVY = {"tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio", "torch", "apache_beam"}
 
 
 def modules() -> dict[str, Path]:
@@ -152,6 +152,15 @@ def test_light_rooms_need_no_heavy_framework():
     for name in MODULES:
         tops = {other.partition(".")[0] for other in imported(name, functions=True)}
         assert room(name) not in LIGHT_ROOMS or not tops & HEAVY, name
+
+
+def test_beam_is_imported_where_a_pipeline_is_built():
+    for name in MODULES:
+        if room(name) != "beam":
+            assert "apache_beam" not in {n.partition(".")[0] for n in imported(name, True)}, name
+    steps = {"arkjax.beam.steps", "arkjax.beam.flow"}
+    at_once = {name for name in MODULES if name not in steps and steps & imported(name, False)}
+    assert not at_once
 
 
 def test_no_file_names_a_path_of_one_machine():

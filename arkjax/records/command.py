@@ -261,6 +261,52 @@ def _replay(arguments: argparse.Namespace, progress: Progress) -> int:
     )
 
 
+# --- select ----------------------------------------------------------------------------------
+
+
+def _add_select(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "path",
+        nargs="+",
+        help="a run directory, a store, shards, or a pattern of any of these, here or elsewhere "
+        "(gs://bucket/calls-*.parquet)",
+    )
+    parser.add_argument("--out", required=True, help="the directory to be made, here or elsewhere")
+    parser.add_argument(
+        "--data",
+        default="da",
+        metavar="NAME",
+        help="which examples: da (default), rsft, corrective, consolidated, da_unverified, ...",
+    )
+    parser.add_argument(
+        "--run",
+        dest="of_run",
+        type=Path,
+        help="the run whose config, problems and team answers are taken",
+    )
+    parser.add_argument("--seed", type=int, help="of the run; by default that of the path, or all")
+    parser.add_argument("--runner", default="DirectRunner", help="Beam's name of it")
+    parser.add_argument(
+        "--workers", type=_count, default=0, help="processes of the DirectRunner (one a core)"
+    )
+    parser.add_argument(
+        "--beam",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="an option of the runner, such as flink_master=localhost:8081",
+    )
+    parser.add_argument("--shards", type=_count, default=0, help="files of examples at most")
+    parser.add_argument("--rows", type=Path, help="also pack them into training rows, there")
+    parser.add_argument("--overwrite", action="store_true", help="replace a selection there")
+
+
+def _select(arguments: argparse.Namespace, progress: Progress) -> int:
+    from arkjax.records.selecting import select
+
+    return select(arguments, progress)
+
+
 _PATH = "the directory of a store, or a run directory: then all its stores"
 _STORE = "the directory of a store, such as RUN/seed-0/sample/team"
 
@@ -288,6 +334,11 @@ _ACTIONS: dict[str, tuple[Callable, str, Callable]] = {
     ),
     "merge": (_add_merge, "several stores as one, each call once", _merge),
     "export": (_add_export, "write a store in a format of other programs", _export),
+    "select": (
+        _add_select,
+        "choose training examples from any number of shards, by Apache Beam",
+        _select,
+    ),
     "rescore": (
         _add_rescore,
         "score the recorded tokens again by the same model; exit code 3 if it says otherwise",

@@ -6,6 +6,7 @@ student can learn, as in sequence-level distillation between families of models 
 """
 
 import dataclasses
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 from arkjax.errors import DataError
@@ -13,6 +14,26 @@ from arkjax.text.tokenizer import Tokenizer
 from arkjax.trajectories.schema import Call
 
 Foreign = Literal["leave_out", "reencode"]
+
+
+def in_own_tokens(
+    calls: Iterable[Call], models: Collection[str], how: Foreign, tokenizer: Tokenizer, end_id: int
+) -> list[Call]:
+    """The calls in the student's tokens.
+
+    Args:
+      calls: of any models.
+      models: identities of those with another tokenizer.
+      how: what becomes of their calls.
+      tokenizer, end_id: see `reencoded`.
+    """
+    found = []
+    for call in calls:
+        own: Call | None = call
+        if call.model in models:
+            own = reencoded(call, tokenizer, end_id) if how == "reencode" else None
+        found += [own] if own is not None else []
+    return found
 
 
 def reencoded(call: Call, tokenizer: Tokenizer, end_id: int) -> Call | None:

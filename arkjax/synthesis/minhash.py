@@ -108,6 +108,14 @@ def bands_for(threshold: float, permutations: int = PERMUTATIONS) -> tuple[int, 
     return permutations, 1
 
 
+def band_keys(of: np.ndarray, band: int, rows: int) -> np.ndarray:
+    """uint64 `[N]` of signatures `[N, P]`: equal where these agree in a whole band of r rows."""
+    keys = np.full(len(of), np.uint64(band + 1), np.uint64)
+    for column in of[:, band * rows : (band + 1) * rows].T:
+        keys = _mix(keys * np.uint64(0xD1342543DE82EF95) + column)
+    return keys
+
+
 def near_duplicates(of: np.ndarray, threshold: float) -> np.ndarray:
     """For each signature the first one of its cluster: itself where nothing before it is like it.
 
@@ -127,10 +135,7 @@ def near_duplicates(of: np.ndarray, threshold: float) -> np.ndarray:
     first = np.arange(count)
     bands, rows = bands_for(threshold, of.shape[1])
     for band in range(bands):
-        part = of[:, band * rows : (band + 1) * rows]
-        keys = np.full(count, np.uint64(band + 1), np.uint64)
-        for column in part.T:
-            keys = _mix(keys * np.uint64(0xD1342543DE82EF95) + column)
+        keys = band_keys(of, band, rows)
         order = np.argsort(keys, kind="stable")
         same = keys[order][1:] == keys[order][:-1]
         # The first of each run of equal keys, for every place.

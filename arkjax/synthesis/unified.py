@@ -17,7 +17,7 @@ import collections
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from arkjax.errors import ConfigError
 from arkjax.progress import Task
@@ -125,9 +125,36 @@ class Unifier:
           ConfigError: if the connecting text cannot be written in the tokenizer, or the diversity
             asked for needs an embedding and there is none.
         """
+        counts = Counts()
+        made = [one for some in self.each(debates, team_answers, counts, task) for one in some]
+        made = self._filtered(made, counts)
+        counts.problems_kept = len({_problem(one) for one in made})
+        counts.corrective = sum(one.corrective for one in made)
+        counts.traces = counts.examples = len(made)
+        weights = self._weights(made)
+        return [
+            dataclasses.replace(one.example, weight=weight)
+            for one, weight in zip(made, weights, strict=True)
+        ], counts
+
+    def each(
+        self,
+        debates: Debates,
+        team_answers: Mapping[str, str | None],
+        counts: Counts,
+        task: Task | None = None,
+    ) -> Iterator[list[Made]]:
+        """What is made of each debate, in their order: all that needs no look at other problems.
+
+        Args:
+          debates, team_answers, task: as for a call.
+          counts: added to; what all problems together decide is not.
+
+        Raises:
+          ConfigError: as a call.
+        """
         reader = StepReader.of(self.grader, self.tokenizer, self.config.steps, self.end_ids)
         connecting = self._connecting()
-        counts = Counts()
         chosen = choose(
             debates,
             team_answers,
@@ -138,24 +165,18 @@ class Unifier:
             reader,
             self.embed,
         )
-        made: list[Made] = []
         for one in chosen:
             answer = team_answers.get(one.problem_id)
             accepted = acceptance(self.grader, self.config.gate, answer)
-            made += self._of_problem(
-                one, answer, accepted, reader.remembering(), connecting, counts
-            )
+            yield self._of_problem(one, answer, accepted, reader.remembering(), connecting, counts)
             if task:
                 task.advance(1)
-        made = self._filtered(made, counts)
-        counts.problems_kept = len({_problem(one) for one in made})
-        counts.corrective = sum(one.corrective for one in made)
-        counts.traces = counts.examples = len(made)
-        weights = self._weights(made)
-        return [
-            dataclasses.replace(one.example, weight=weight)
-            for one, weight in zip(made, weights, strict=True)
-        ], counts
+
+    def weighs(self, made: Made) -> float | None:
+        """By what an example is ranked among all others to be weighed; None if it is not."""
+        if self.config.weights == "agreement":
+            return made.share
+        return made.credit
 
     @property
     def _known(self) -> Attribution | None:
@@ -325,8 +346,7 @@ class Unifier:
     def _filtered(self, made: list[Made], counts: Counts) -> list[Made]:
         """Without near-duplicates and what is beyond the limit of its difficulty."""
         config = self.config
-        # Bare answers are all alike, and are answers to other questions.
-        if config.near_duplicates and config.form != "answer_only":
+        if compares(config):
             kept = unlike([one.example.target_ids for one in made], config.near_duplicates)
             after = [one for one, keep in zip(made, kept, strict=True) if keep]
             counts.near_duplicates = len(made) - len(after)
@@ -339,7 +359,7 @@ class Unifier:
             names = {
                 name
                 for bucket in of_bucket.values()
-                for name in sorted(bucket, key=_lot)[: config.max_per_difficulty]
+                for name in sorted(bucket, key=lot)[: config.max_per_difficulty]
             }
             after = [one for one in made if _problem(one) in names]
             counts.beyond_difficulty = len(made) - len(after)
@@ -348,13 +368,7 @@ class Unifier:
         return made
 
     def _weights(self, made: Sequence[Made]) -> list[float]:
-        kind = self.config.weights
-        if kind == "agreement":
-            weights = example_weights([one.share for one in made])
-        elif kind == "none" or self._known is None:
-            weights = [1.0] * len(made)
-        else:
-            weights = example_weights([one.credit for one in made])
+        weights = example_weights([self.weighs(one) for one in made])
         if self.config.balance == "none" or not made:
             return weights
         totals: dict[str, float] = collections.defaultdict(float)
@@ -373,10 +387,16 @@ class Unifier:
         return math.fsum(known) / len(known) if known else None
 
 
+def compares(config: SelectionConfig) -> bool:
+    """Whether near-duplicates are left out."""
+    # Bare answers are all alike, and are answers to other questions.
+    return bool(config.near_duplicates) and config.form != "answer_only"
+
+
 def _problem(made: Made) -> str:
     return made.example.provenance["problem_id"]
 
 
-def _lot(problem_id: str) -> str:
+def lot(problem_id: str) -> str:
     """By this problems are in an order that has nothing to do with their names."""
     return hashlib.sha256(problem_id.encode()).hexdigest()

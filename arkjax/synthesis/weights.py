@@ -1,7 +1,10 @@
 """Attribution as preferences among traces, and as weights of training examples."""
 
 import bisect
-from collections.abc import Sequence
+import collections
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from arkjax.trajectories.attribution import Attribution
@@ -41,10 +44,36 @@ def example_weights(credits: Sequence[float | None]) -> list[float]:
     Ranks, since nats have no bound and no common scale: the weights lie in (1/2, 3/2), their mean
     is 1, equal credits have equal weights, and where all are equal every weight is 1.
     """
-    known = sorted(credit for credit in credits if credit is not None)
+    ranks = Ranks.of(credits)
+    return [ranks.weight(credit) for credit in credits]
 
-    def share(credit: float) -> float:
-        between = bisect.bisect_left(known, credit) + bisect.bisect_right(known, credit)
-        return between / (2 * len(known))
 
-    return [1.0 if credit is None else 0.5 + share(credit) for credit in credits]
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """Where a credit stands among all those of a data set; see `example_weights`.
+
+    Attributes:
+      values: the different credits, ascending.
+      below: for each how many examples have less, and last how many there are.
+    """
+
+    values: Sequence[float]
+    below: Sequence[int]
+
+    @classmethod
+    def of(cls, credits: Iterable[float | None]) -> "Ranks":
+        """Of the credits of all examples."""
+        return cls.counted(collections.Counter(c for c in credits if c is not None))
+
+    @classmethod
+    def counted(cls, times: Mapping[float, int]) -> "Ranks":
+        """Of the different credits, given how many examples have each."""
+        values = sorted(times)
+        return cls(values, list(itertools.accumulate((times[v] for v in values), initial=0)))
+
+    def weight(self, credit: float | None) -> float:
+        """The weight of an example of this credit, which is one of those counted."""
+        if credit is None:
+            return 1.0
+        at = bisect.bisect_left(self.values, credit)
+        return 0.5 + (self.below[at] + self.below[at + 1]) / (2 * self.below[-1])

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -203,8 +203,17 @@ def upgraded(table: pa.Table, names: Sequence[str]) -> pa.Table:
 
 def from_table(table: pa.Table) -> list[Call]:
     """The calls of a table of `SCHEMA`, in its order."""
-    columns = [_from_array(name, table.column(name)) for name in COLUMNS]
-    return [Call(*values) for values in zip(*columns, strict=True)]
+    return [Call(*values) for values in rows_of_columns(table, COLUMNS)]
+
+
+def rows_of_columns(table: pa.Table, names: Sequence[str]) -> Iterator[tuple]:
+    """The values of some columns of `SCHEMA` row by row, as `Call` has them.
+
+    Raises:
+      ValueError: if a text is not UTF-8, or not JSON where it has to be.
+    """
+    columns = [_from_array(name, table.column(name)) for name in names]
+    return zip(*columns, strict=True)
 
 
 def call_digest(call: Call, ignore: Sequence[str] = _CLOCK) -> bytes:

@@ -25,7 +25,8 @@ from arkjax.storage import ASIDE, remove_leftovers, write_atomic
 from arkjax.trajectories.schema import COLUMNS, SCHEMA, upgraded
 
 _SHARD = re.compile(r"calls-(\d{5,})\.parquet")
-_SIDECAR = ".sha256"
+SIDECAR = ".sha256"
+"""Behind the name of a file: that of its checksum, in the format of `sha256sum`."""
 S, T = TypeVar("S"), TypeVar("T")
 # Columns of few different values. A dictionary of token ids or numbers instead hides from the
 # compressor that prompts repeat what calls generated: shards are up to 1.7 times as large.
@@ -76,7 +77,7 @@ def write_shard(path: Path, table: pa.Table) -> None:
     )
     data = sink.getvalue().to_pybytes()
     digest = hashlib.sha256(data).hexdigest()
-    write_atomic(path.with_name(path.name + _SIDECAR), f"{digest}  {path.name}\n")
+    write_atomic(path.with_name(path.name + SIDECAR), f"{digest}  {path.name}\n")
     write_atomic(path, data)
 
 
@@ -98,7 +99,7 @@ def read_shard(
         f"while its stage is unfinished, delete {path.name} and go on sampling, and just those "
         "calls are made again; a finished stage is made anew by --redo"
     )
-    sidecar = path.with_name(path.name + _SIDECAR)
+    sidecar = path.with_name(path.name + SIDECAR)
     try:
         expected = sidecar.read_text(encoding="utf-8").split()[0]
     except (OSError, ValueError, IndexError):
@@ -153,7 +154,7 @@ def rows_of(paths: Iterable[Path]) -> int:
 def recorded_checksum(path: Path) -> str:
     """The checksum beside a shard; empty if there is none that can be read."""
     try:
-        text = path.with_name(path.name + _SIDECAR).read_text(encoding="utf-8")
+        text = path.with_name(path.name + SIDECAR).read_text(encoding="utf-8")
         return text.split()[0]
     except (OSError, ValueError, IndexError):
         return ""
@@ -163,7 +164,7 @@ def sweep(directory: Path) -> None:
     """Remove what a killed writer left behind."""
     remove_leftovers(directory)
     shards = set(shard_names(directory))
-    for path in directory.glob(f"*{_SIDECAR}"):
+    for path in directory.glob(f"*{SIDECAR}"):
         if _SHARD.fullmatch(path.stem) and path.stem not in shards:
             path.unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from arkjax.distillation.rows import Rows
 from arkjax.shipped import shipped_path
 from arkjax.trajectories.schema import content_hash, from_table, to_table
 from arkjax.trajectories.shards import read_shard, write_shard
@@ -285,3 +286,39 @@ def test_calls_of_other_models_cannot_be_replayed(trajectories, run_copy, team):
                 changed.append([dataclasses.replace(c, model="far") for c in calls])
     done = trajectories("resample", run_copy)
     assert done.returncode == 3 and "none of its calls can be replayed" in done.stderr
+
+
+# --- select ---------------------------------------------------------------------------------------
+
+
+def test_what_is_selected_by_beam_is_what_the_stage_synthesize_made(
+    trajectories, run_copy, team, tmp_path
+):
+    pytest.importorskip("apache_beam", reason="Apache Beam is not installed: arkjax[beam]")
+    out, rows = tmp_path / "examples", tmp_path / "rows"
+    command = ("select", run_copy, "--out", out, "--rows", rows, "--workers", 1)
+    done = trajectories(*command)
+    assert done.returncode == 0, done.stderr
+    made = Rows.load(run_copy / "seed-0/synthesize/da")
+    assert Rows.load(rows).content_hash == made.content_hash
+    assert [p.provenance for p in Rows.load(rows).placements] == [
+        p.provenance for p in made.placements
+    ]
+    calls = len(CallStore(team))
+    assert f"{out}: {len(made.placements)} examples of " in done.stdout
+    assert f"from {calls} calls in " in done.stdout and "dead letters" not in done.stdout
+    assert f"read: {calls}/{calls} calls" in done.stderr and "Traceback" not in done.stderr
+    again = trajectories(*command)
+    assert again.returncode == 2 and "--overwrite replaces it" in again.stderr
+
+
+def test_a_selection_that_cannot_be_is_refused_in_one_line(trajectories, run_copy, team, tmp_path):
+    out = tmp_path / "examples"
+    for arguments, code, said in (
+        ((run_copy, "--data", "correctiv"), 2, "did you mean 'corrective'"),
+        ((run_copy, "--seed", 7), 2, "seed 7 is not one of"),
+        ((shutil.copytree(team, tmp_path / "bare"),), 2, "give the run as --run"),
+    ):
+        done = trajectories("select", *arguments, "--out", out)
+        assert done.returncode == code and said in done.stderr, done.stderr
+        assert len(done.stderr.splitlines()) == 1 and not out.exists()
