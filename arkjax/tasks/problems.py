@@ -72,3 +72,11 @@ class StepGrader(Grader, Protocol):
 
     def first_wrong_step(self, problem: Problem, text: str) -> int | None:
         """Index of the first step that is wrong; None if every step is right."""
+
+
+@runtime_checkable
+class ScoredGrader(Grader, Protocol):
+    """A grader that also measures how good an answer is."""
+
+    def score(self, problem: Problem, text: str) -> dict[str, float]:
+        """Figures of the answer stated in `text` by name, the same names for every text."""

@@ -16,25 +16,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from arkjax.errors import ConfigError
+from arkjax.tasks.graders.reading import TAIL, last_boxed, last_choice, last_number
 
 _ANSWERS = ("task", "number", "choice", "boxed")
 _FIELDS = {"scores": "score", "ranking": "ranking", "verdict": "verdict", "speaker": "next"}
 PARSERS = (*_ANSWERS, "regex", "json", *_FIELDS, "fields", "none")
 
-_TAIL = 8192
 # A pattern with r loops takes at most about n^(r+1) steps on n characters: these two bound it.
 _LINE = 300
 _LINES = 64
 _LOOPS = 3
 # Of three loops about six whole lines.
 _STEPS = 5 * 10**10
-
-_DIGITS = re.compile(
-    r"(?<![A-Za-z_0-9.])"
-    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+)?|\.[0-9]+)"
-    r"(?![A-Za-z_0-9])"
-)
-_FRACTION = re.compile(r"\\[dtc]?frac[ ]?\{[ ]?([0-9]{1,32})[ ]?\}[ ]?\{[ ]?([0-9]{1,32})[ ]?\}")
 
 
 def fields_of(kind: str, pattern: str = "", keys: Sequence[str] = ()) -> tuple[str, ...]:
@@ -89,74 +82,6 @@ def parse(
     return {} if value is None else {_FIELDS.get(kind, "answer"): value}
 
 
-def last_number(text: str) -> str | None:
-    """The last number in `text`: integer, decimal or fraction, without thousands separators.
-
-    A fraction in LaTeX is written with a stroke, `\\frac{3}{4}` as 3/4.
-    """
-    tail = _FRACTION.sub(r"\1/\2", _tail(text).replace("\u2212", "-"))
-    found = None
-    for match in _DIGITS.finditer(tail):
-        found = match
-    if found is None:
-        return None
-    sign = ""
-    before = found.start() - 1
-    if before >= 0 and tail[before] == "-":
-        # After an operand a dash subtracts, as in "5-3" or "(a)-3"; elsewhere it is the sign.
-        operand = before > 0 and (tail[before - 1].isalnum() or tail[before - 1] in ")]}_")
-        sign = "" if operand else "-"
-    digits = found[0].replace(",", "")
-    return sign + ("0" + digits if digits.startswith(".") else digits)
-
-
-def last_choice(text: str, choices: str = "ABCDE") -> str | None:
-    """The last choice letter in `text`, as a capital; a stated answer outweighs a mention.
-
-    A letter counts in parentheses or a box in either case, and as a bare capital that stands
-    alone. The article is no choice: a bare "a" never counts, a bare A or I not before a word other
-    than "is" or "was".
-    """
-    tail = _tail(text)
-    letters = re.escape(choices.upper() + choices.lower())
-    capitals = re.escape(choices.upper())
-    marked = rf"[(\[{{][ ]?([{letters}])[ ]?[)\]}}]"
-    bare = rf"(?<![\w'’])([{capitals}])(?![\w'’])"
-    for form in (
-        rf"\\boxed[ ]?\{{[ ]?(?:\\text\{{)?[ ]?\(?([{letters}])\)?[ ]?\}}",
-        rf"(?:answer|choice|option)\b[ ]?(?:is|was)?[ ]?[:=]?[ ]?[*_`\"']{{0,2}}"
-        rf"(?:{marked}|{bare})",
-        rf"{marked}|{bare}",
-    ):
-        found = None
-        for match in re.finditer(form, tail, re.IGNORECASE if "answer" in form else 0):
-            letter = next(group for group in match.groups() if group)
-            enclosed = not tail[match.end() - 1].isalpha()
-            if enclosed or (letter.isupper() and not _is_article(letter, tail[match.end() :][:24])):
-                found = letter
-        if found:
-            return found.upper()
-    return None
-
-
-def last_boxed(text: str) -> str | None:
-    """What stands in the last complete `\\boxed{}` or `\\fbox{}` of `text`, braces balanced."""
-    tail = _tail(text)
-    opened: list[int | None] = []
-    found: str | None = None
-    for match in re.finditer(r"\\(?:boxed|fbox)[ ]?\{|\\[{}\\]|[{}]", tail):
-        token = match[0]
-        if token in ("\\{", "\\}", "\\\\"):
-            continue
-        if token == "}":
-            start = opened.pop() if opened else None
-            if start is not None:
-                found = tail[start : match.start()].strip()
-        else:
-            opened.append(match.end() if token != "{" else None)
-    return found or None
-
-
 _SCORE = re.compile(
     r"^[ \t*_>#-]{0,8}(?:[0-9]{1,2}[.)][ \t*_]{1,4})?[^\W\d_][\w \t/()&'’-]{0,40}[*_ ]{0,4}[:=]"
     r"[*_ \t]{0,4}(-?[0-9]{1,6}(?:\.[0-9]{1,6})?)(?![\w]|[.,][0-9])",
@@ -179,7 +104,7 @@ _CHAIN = re.compile(rf"{_NAME}(?:[ ]?[>,][ ]?{_NAME}){{1,63}}", re.IGNORECASE)
 
 def mean_score(text: str) -> str | None:
     """The mean of the scores, each on a line such as "Clarity: 4" or "Clarity: 4/5"; as text."""
-    scores = [float(found[1]) for found in _SCORE.finditer(_tail(text))]
+    scores = [float(found[1]) for found in _SCORE.finditer(text[-TAIL:])]
     return f"{sum(scores) / len(scores):g}" if scores else None
 
 
@@ -190,7 +115,7 @@ def last_verdict(text: str) -> str | None:
     behind a "not".
     """
     found = None
-    for match in _VERDICT.finditer(_tail(text)):
+    for match in _VERDICT.finditer(text[-TAIL:]):
         found = match
     if found is None:
         return None
@@ -203,7 +128,7 @@ def last_ranking(text: str) -> str | None:
     A list stands in brackets, "[2, 1]", or is a chain of two or more such as "b > a", "2, 1" or
     "[2] > [1]".
     """
-    tail = _tail(text)
+    tail = text[-TAIL:]
     for form in (_BOXES, _LIST, _CHAIN):
         found = None
         for match in form.finditer(tail):
@@ -218,7 +143,7 @@ def last_ranking(text: str) -> str | None:
 
 def last_name(text: str, names: Sequence[str]) -> str | None:
     """Which of the names stands last in `text`, as a word; capitals do not count."""
-    tail = _tail(text).casefold()
+    tail = text[-TAIL:].casefold()
     best: tuple[int, int, str] | None = None
     for name in names:
         pattern = rf"(?<!\w){re.escape(name.casefold())}(?!\w)"
@@ -235,7 +160,7 @@ def last_json(text: str, keys: Sequence[str]) -> dict[str, str]:
     are their JSON.
     """
     wanted = {_plain_key(key): key for key in keys}
-    tail, start, found = _tail(text), -1, {}
+    tail, start, found = text[-TAIL:], -1, {}
     decoder = json.JSONDecoder(parse_constant=lambda name: name)
     while (start := tail.find("{", start + 1)) >= 0:
         try:
@@ -290,7 +215,7 @@ def check_pattern(pattern: str, path: str) -> None:
 def _regex(text: str, pattern: str) -> dict[str, str]:
     compiled = re.compile(pattern)
     power, steps = 1 + _count_loops(re._parser.parse(pattern)), 0
-    for line in reversed(_tail(text).splitlines()[-_LINES:]):
+    for line in reversed(text[-TAIL:].splitlines()[-_LINES:]):
         steps += min(len(line), _LINE) ** power
         if steps > _STEPS:
             break
@@ -304,16 +229,6 @@ def _regex(text: str, pattern: str) -> dict[str, str]:
         answer = found[1] if compiled.groups else found[0]
         return {} if answer is None else {"answer": answer}
     return {}
-
-
-def _tail(text: str) -> str:
-    return text[-_TAIL:]
-
-
-def _is_article(letter: str, after: str) -> bool:
-    if letter not in "AI":
-        return False
-    return bool(re.match(r"\s+(?!(?:is|was)\b)[^\W\d_]", after))
 
 
 def _children(argument: object) -> list:

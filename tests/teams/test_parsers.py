@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from arkjax.teams.parsers import PARSERS, fields_of, last_boxed, last_choice, last_number, parse
+from arkjax.tasks.graders.reading import last_boxed, last_choice, last_number
+from arkjax.teams.parsers import PARSERS, fields_of, parse
 
 pytestmark = pytest.mark.fast
 

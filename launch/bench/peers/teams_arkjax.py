@@ -25,8 +25,8 @@ from arkjax.models.weights import init_weights
 from arkjax.sampling.engine import Engine, EngineConfig
 from arkjax.sampling.params import Request, SamplingParams
 from arkjax.sharding import ShardingRules, make_mesh
+from arkjax.tasks.graders.reading import last_number
 from arkjax.tasks.problems import Grade, Problem
-from arkjax.teams.parsers import last_number
 from arkjax.teams.runner import play
 from arkjax.teams.spec import TeamSpec
 from arkjax.text.chat import PlainChat
