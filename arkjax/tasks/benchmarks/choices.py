@@ -24,7 +24,8 @@ def aqua(record: Record) -> Iterator[Draft]:
     """`question`, `options` such as "A)21", `rationale`, `correct`, the letter."""
     options = []
     for letter, text in zip(LETTERS, record.texts("options"), strict=False):
-        options.append(re.sub(rf"^\(?{letter}\s*[).:]\s*", "", text))
+        # One published record has each letter twice, "A)A)59".
+        options.append(re.sub(rf"^\(?{letter}\s*[).:]\s*(?:{letter}\)\s*)?", "", text))
     correct = record.text("correct")
     if correct not in LETTERS[: len(options)] or len(correct) != 1:
         raise record.wrong("correct", f"{correct!r} is the letter of no option")
@@ -45,7 +46,7 @@ def begin_medmcqa(first: list[Record]) -> Callable[[Record], Iterator[Draft]]:
     least = 1 if 4 in seen or (0 not in seen and first and ".json" in first[0].file) else 0
 
     def read(record: Record) -> Iterator[Draft]:
-        options = [record.text(field) for field in _MED_FIELDS]
+        options = [record.text(field, empty=True) for field in _MED_FIELDS]
         cop = record.any("cop")
         if isinstance(cop, bool) or not isinstance(cop, int) or not 0 <= cop - least < 4:
             raise record.wrong("cop", f"{cop!r} is none of {least} to {least + 3}")

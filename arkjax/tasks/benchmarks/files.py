@@ -190,7 +190,9 @@ def _csv(path: Path, file: BinaryIO) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             row = next(rows, None)
         except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path}, line {rows.line_num}: no valid CSV ({error})") from error
+            raise DataError(
+                f"{path}, line {rows.reader.line_num}: no valid CSV ({error})"
+            ) from error
         if row is None:
             return
         place = f"line {rows.line_num}"

@@ -45,7 +45,7 @@ def hotpotqa(record: Record) -> Iterator[Draft]:
         if isinstance(sentences, str) or not isinstance(sentences, Sequence):
             raise record.wrong("context", "expected sentences as a list")
         text = " ".join(record.words(s, "context", empty=True) for s in sentences)
-        paragraphs.append(f"{record.words(title, 'context')}\n{text}")
+        paragraphs.append(f"{record.words(title, 'context')}\n{text}".strip())
     answer = record.text("answer")
     facts = _pairs(record, "supporting_facts", "title", "sent_id")
     meta = {

@@ -73,6 +73,6 @@ def _targets(record: Record, field: str) -> dict[str, list]:
         choices, labels = list(value), list(value.values())
     if not isinstance(labels, list) or len(labels) != len(choices) or not set(labels) <= {0, 1}:
         raise record.wrong(field, "expected a label of 0 or 1 for each choice")
-    if not choices or not any(labels):
-        raise record.wrong(field, "no choice is right")
+    if set(labels) != {0, 1}:
+        raise record.wrong(field, "expected right choices and wrong ones")
     return {"choices": choices, "labels": [int(label) for label in labels]}

@@ -54,7 +54,7 @@ def test_names_say_which_split_a_file_holds(names, split, expected):
 @pytest.mark.parametrize(
     ("task", "split", "taken", "left"),
     [
-        ("gsm8k", "test", "main/test-00000-of-00001.parquet", "socratic/test-00000-of-00001.parquet"),
+        ("gsm8k", "test", "main/test-0.parquet", "socratic/test-0.parquet"),
         ("gsm8k", "train", "train.jsonl", "train_socratic.jsonl"),
         ("aqua", "validation", "raw/validation-0.parquet", "tokenized/validation-0.parquet"),
         ("hotpotqa", "train", "distractor/train/0000.parquet", "fullwiki/train/0000.parquet"),
