@@ -118,8 +118,8 @@ def test_the_checks_below_find_what_they_look_for():
     assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
     assert cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) is None
     assert "arkjax.errors" in ours("arkjax.rundir", functions=False)
-    assert "arkjax.doctor" not in ours("arkjax.cli", functions=False)
-    assert "arkjax.doctor" in ours("arkjax.cli", functions=True)
+    assert "arkjax.doctor" not in ours("arkjax.commands", functions=False)
+    assert "arkjax.doctor" in ours("arkjax.commands", functions=True)
 
 
 def test_every_room_has_a_floor():
