@@ -40,6 +40,8 @@ from arkjax.versions import versions
 
 EMBEDDED_RUN = Path("runs/embedded")
 """Where the embedded base model is made when it is first needed."""
+EMBEDDED_CONFIG = "quickstart"
+"""The config whose base model that is."""
 
 _STAGE = "evaluate"
 _TOKENIZER = "data/embedded_world/tokenizer.model"
@@ -146,8 +148,8 @@ def load_problems(task: Task, wish: Wish) -> list[Problem]:
 
 
 def embedded_model(progress: Progress) -> str:
-    """The directory of the quickstart's base model, seed 0, which is trained if it is not there."""
-    config = configs.build(RunConfig, configs.load("quickstart"))
+    """The directory of the base model of `EMBEDDED_CONFIG`, seed 0; trained if it is not there."""
+    config = configs.build(RunConfig, configs.load(EMBEDDED_CONFIG))
     folder = EMBEDDED_RUN / "seed-0" / "base" / "model"
     there = (EMBEDDED_RUN / "seed-0" / "base" / "stage.json").is_file()
     done = "is taken from" if there else "is trained in about two minutes on two cores, into"
