@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -11,13 +12,18 @@ import numpy as np
 import pytest
 
 from arkjax import benchmark, cli
+from arkjax import config as configs
 from arkjax.errors import ConfigError
 from arkjax.evaluation.outcomes import Outcomes
 from arkjax.models.placement import save_model
 from arkjax.models.presets import tiny
 from arkjax.models.transformer import Transformer
 from arkjax.models.weights import weight_specs
+from arkjax.progress import Progress
+from arkjax.run_config import RunConfig
+from arkjax.session import Session
 from arkjax.shipped import shipped_path
+from arkjax.tasks import registry
 from arkjax.text.files import SENTENCEPIECE
 from arkjax.text.tokenizer import Tokenizer
 from arkjax.trajectories.store import CallStore
@@ -220,6 +226,60 @@ def test_without_a_model_the_embedded_one_is_taken(tiny_run, tmp_path, monkeypat
     assert (run / "seed-0/base/stage.json").read_bytes() == made
     stage = tmp_path / "runs/evaluate/embedded_world-test/seed-0/evaluate"
     assert 0 < Outcomes.load(stage / "outcomes.parquet")["correct"].sum() <= 20
+
+
+BILLS = [
+    {"items": "3 pens at 2, a cup at 5", "total": 11, "shop": "north"},
+    {"items": "a mat at 7.50", "total": 7.5, "shop": "south"},
+]
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """The README's own task, as it stands there, and data for it."""
+    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
+    monkeypatch.setattr(registry, "_FILES", {})
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(# shop\.py\n.*?)```", text, re.DOTALL)
+    assert code.count("\n") <= 25
+    (tmp_path / "shop.py").write_text(code)
+    for split, rows in {"train": BILLS, "test": BILLS[::-1]}.items():
+        path = tmp_path / "bills" / f"{split}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_the_readmes_own_task(shop, model, tmp_path, capsys):
+    assert evaluate("--task", "shop.py:shop", "--source", "bills", model=model) == 0
+    assert "2 problems of split test" in capsys.readouterr().out
+    rows = lines(tmp_path / "runs/evaluate/shop-test/seed-0/evaluate/answers.jsonl")
+    assert [(row["id"], row["gold"]) for row in rows] == [
+        ("shop-test-00000", "7.5"),
+        ("shop-test-00001", "11"),
+    ]
+    bad = tmp_path / "bills/test.jsonl"
+    bad.write_text('{"items": "a mat", "shop": "south"}\n')
+    assert evaluate("--task", "shop.py:shop", "--source", "bills", "--out", "o", model=model) == 3
+    assert "test.jsonl, line 1, field 'total': it is missing" in capsys.readouterr().err
+
+
+def test_the_readmes_own_task_in_a_config(shop, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from arkjax import config\n\n\n"
+        "def get_config(arg=''):\n"
+        "    c = config.load('tiny')\n"
+        "    c.task, c.source = 'shop.py:shop', 'bills'\n"
+        "    return c\n"
+    )
+    loaded = configs.build(RunConfig, configs.load("mine.py"))
+    session = Session(loaded, None, 0, Progress(enabled=False))
+    problems = session.problems("train", None)
+    assert [problem.answer for problem in problems] == ["11", "7.5"]
+    assert problems[0].question == (
+        "What do 3 pens at 2, a cup at 5 cost?\n\nEnd with the sum, as in: Answer: 12"
+    )
+    assert (problems[0].domain, problems[0].meta["difficulty"]) == ("north", 2)
+    assert session.task.grader.grade(problems[0], "Answer: 11.00").correct
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_a_row_for_each_system_with_its_costs(report):
     title, head, base, team = systems_table(report, "test").splitlines()
     assert title == "4 problems of split test; costs per problem"
     assert head.startswith("system  ") and head.endswith("seconds per right answer")
-    assert base.startswith("base    0.0 [0.0, ") and base.endswith("none right")
+    assert base.startswith("base      0.0 [0.0, ") and base.endswith("none right")
     assert team.split()[-5:] == ["8.0", "8,000", "80", "0.5", "1"]
     assert len(head) == len(base) == len(team)
 
