@@ -26,7 +26,7 @@ from arkjax.reporting.terminal import systems_table
 from arkjax.run_config import RunConfig
 from arkjax.rundir import RunDirectory
 from arkjax.sampling.engine import Engine, EngineConfig
-from arkjax.session import device_facts
+from arkjax.session import Session, device_facts
 from arkjax.sharding import MeshConfig, ShardingRules, make_mesh
 from arkjax.shipped import shipped_path
 from arkjax.storage import content_hash, write_atomic
@@ -132,6 +132,8 @@ def main(
     progress = progress or Progress(enabled=False)
     task = get_task(wish.task)
     problems = load_problems(task, wish)
+    if wish.team:
+        library.load(wish.team)  # lest a model is trained before a wrong name is found
     model = wish.model or embedded_model(progress)
     out = out or Path("runs/evaluate") / f"{task.name}-{wish.split}"
     with RunDirectory(out, option="--out") as directory:
@@ -148,15 +150,33 @@ def load_problems(task: Task, wish: Wish) -> list[Problem]:
 
 
 def embedded_model(progress: Progress) -> str:
-    """The directory of the base model of `EMBEDDED_CONFIG`, seed 0; trained if it is not there."""
+    """The directory of the base model of `EMBEDDED_CONFIG`, seed 0; trained if it is not there.
+
+    Raises:
+      StaleArtifactError: if `EMBEDDED_RUN` holds that of another config.
+    """
     config = configs.build(RunConfig, configs.load(EMBEDDED_CONFIG))
-    folder = EMBEDDED_RUN / "seed-0" / "base" / "model"
-    there = (EMBEDDED_RUN / "seed-0" / "base" / "stage.json").is_file()
-    done = "is taken from" if there else "is trained in about two minutes on two cores, into"
-    progress.say(f"no --model is given: the embedded base model {done} {EMBEDDED_RUN}")
-    # A finished stage is checked and left alone; one of other inputs is refused.
+    folder = str(EMBEDDED_RUN / "seed-0" / "base" / "model")
+    if EMBEDDED_RUN.is_dir():
+        # Without its lock: several evaluations may read the model at once.
+        session = Session(config, RunDirectory(EMBEDDED_RUN, lock=False), 0, progress)
+        stage = session.stage("base")
+        if stage.finished:
+            try:
+                stage.require(session.inputs("base"))
+            except StaleArtifactError as error:
+                raise StaleArtifactError(
+                    f"{EMBEDDED_RUN} holds the base model of another config: delete it, or give "
+                    f"{folder} as --model"
+                ) from error
+            progress.say(f"no --model is given: the embedded base model of {EMBEDDED_RUN} is taken")
+            return folder
+    progress.say(
+        "no --model is given: the embedded base model is trained, in about two minutes on two idle "
+        f"cores, into {EMBEDDED_RUN}"
+    )
     pipeline.run(config, EMBEDDED_RUN, ("base",), seed=0, progress=progress)
-    return str(folder)
+    return folder
 
 
 class _Evaluation:

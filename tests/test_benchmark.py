@@ -221,11 +221,14 @@ def test_without_a_model_the_embedded_one_is_taken(tiny_run, tmp_path, monkeypat
     made = (run / "seed-0/base/stage.json").read_bytes()
     assert evaluate("--task", "embedded_world", "--limit", 20, "--max-tokens", 30) == 0
     said = capsys.readouterr()
-    assert f"the embedded base model is taken from {run}" in said.err
+    assert f"the embedded base model of {run} is taken" in said.err
     assert "nothing but its own small world" not in said.out
     assert (run / "seed-0/base/stage.json").read_bytes() == made
     stage = tmp_path / "runs/evaluate/embedded_world-test/seed-0/evaluate"
     assert 0 < Outcomes.load(stage / "outcomes.parquet")["correct"].sum() <= 20
+    monkeypatch.setattr(benchmark, "EMBEDDED_CONFIG", "quickstart")
+    assert evaluate("--task", "embedded_world", "--limit", 20, "--max-tokens", 30) == 4
+    assert "holds the base model of another config: delete it" in capsys.readouterr().err
 
 
 BILLS = [

@@ -28,7 +28,7 @@ def aqua(record: Record) -> Iterator[Draft]:
         options.append(re.sub(rf"^\(?{letter}\s*[).:]\s*(?:{letter}\)\s*)?", "", text))
     correct = record.text("correct")
     if correct not in LETTERS[: len(options)] or len(correct) != 1:
-        raise record.wrong("correct", f"{correct!r} is the letter of no option")
+        raise record.wrong("correct", f"{correct[:40]!r} is the letter of no option")
     meta = {"options": options, "solution": record.text("rationale", empty=True)}
     yield Draft(with_options(record.text("question"), options), correct, meta=meta)
 
@@ -49,7 +49,7 @@ def begin_medmcqa(first: list[Record]) -> Callable[[Record], Iterator[Draft]]:
         options = [record.text(field, empty=True) for field in _MED_FIELDS]
         cop = record.any("cop")
         if isinstance(cop, bool) or not isinstance(cop, int) or not 0 <= cop - least < 4:
-            raise record.wrong("cop", f"{cop!r} is none of {least} to {least + 3}")
+            raise record.wrong("cop", f"{str(cop)[:40]!r} is none of {least} to {least + 3}")
         meta = {
             "options": options,
             "solution": record.text("exp", empty=True) if record.has("exp") else "",

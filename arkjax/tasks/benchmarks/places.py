@@ -226,6 +226,9 @@ def _unfetched(repo: str, revision: str | None, error: Exception) -> DataError:
 
 
 def _from_tfds(name: str, split: str) -> Rows:
+    if ":" in name.partition("/")[0]:
+        # TFDS would hand it on to libraries that may run code which comes with the data.
+        raise DataError(f"{TFDS}{name} is no set of TFDS itself: of the Hub give {HUB}owner/name")
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:

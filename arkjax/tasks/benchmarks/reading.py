@@ -156,7 +156,7 @@ def _span(asked: Record, span: Any, turns: int) -> list[int]:
         first, last = (int(number) for number in span)
     except (TypeError, ValueError):
         raise asked.wrong(
-            "relevant_text_span", f"expected pairs of turns, found {span!r}"
+            "relevant_text_span", f"expected pairs of turns, found {str(span)[:60]!r}"
         ) from None
     if not 0 <= first <= last:
         raise asked.wrong("relevant_text_span", f"[{first}, {last}] is no span of {turns} turns")

@@ -40,7 +40,7 @@ class Record:
         for field in fields:
             if self.has(field):
                 return self.value[field]
-        known = ", ".join(map(str, self.value)) or "no fields"
+        known = ", ".join(str(name)[:40] for name in list(self.value)[:12]) or "no fields"
         raise self.wrong(fields[0], f"it is missing (there are {known})")
 
     def text(self, *fields: str, empty: bool = False) -> str:

@@ -209,6 +209,8 @@ def test_tfds_sets_are_asked_for_by_name(monkeypatch):
     assert (problem.question, problem.answer) == ("how many?", "3")
     with pytest.raises(DataError, match="tfds:sums has no split 'test': it has train, dev"):
         SET.load("test", source="tfds:sums")
+    with pytest.raises(DataError, match="no set of TFDS itself: of the Hub give hf:owner/name"):
+        SET.load("test", source="tfds:huggingface:somebody/sums")
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(DataError, match="needs TensorFlow Datasets"):
         SET.load("test", source="tfds:sums")

@@ -268,7 +268,7 @@ def changed(task, name, **fields):
         ("svamp", "test", "SVAMP.json", {"Answer": float("nan")}, "'Answer': expected a number"),
         ("aqua", "test", "test.json", {"correct": "F"}, "'correct': 'F' is the letter of no opti"),
         ("aqua", "test", "test.json", {"options": "A)1"}, "'options': expected a list, found str"),
-        ("medmcqa", "train", "train.json", {"cop": 7}, "'cop': 7 is none of 1 to 4"),
+        ("medmcqa", "train", "train.json", {"cop": 7}, "'cop': '7' is none of 1 to 4"),
         ("medmcqa", "train", "train.json", {"cop": "a"}, "'cop': 'a' is none of"),
         ("medmcqa", "train", "train.json", {"opc": None}, "'opc': it is missing"),
         ("hotpotqa", "validation", "hotpot_dev_distractor_v1.json", {"context": [["a"]]}, "pairs"),
