@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import difflib
 import logging
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from arkjax import __version__
 from arkjax.commands import COMMANDS
 from arkjax.errors import ArkJAXError, ConfigError
-from arkjax.options import quiet_option
+from arkjax.options import add_problem_set_options, problem_set_options, quiet_option
 from arkjax.progress import Progress, colours
 from arkjax.storage import storage_error
 
@@ -41,6 +42,7 @@ overrides:
 
 examples:
   arkjax run --config quickstart --workdir runs/quickstart
+  arkjax evaluate --task gsm8k --split test --limit 50 --model hf:OWNER/NAME
   arkjax distill --config configs/quickstart.py --workdir runs/quickstart --redo distill \\
       --config.student.train.optimizer.learning_rate=1e-4
 
@@ -89,7 +91,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     )
     parser.add_argument("--version", action="version", version=f"arkjax {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    made = {}
+    made: dict[str, _Parser] = {}
     for name, does in {"run": f"all stages in order: {', '.join(STAGES)}", **STAGES}.items():
         made[name] = _stage_parser(commands, name, does)
     for name, command in COMMANDS.items():
@@ -99,19 +101,26 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
 def _stage_parser(commands: argparse._SubParsersAction, name: str, does: str) -> _Parser:
     parser = commands.add_parser(name, help=does, description=does, epilog=_EPILOG)
+    # This one stage also takes a problem set alone.
+    alone = name == "evaluate"
     parser.add_argument(
         "--config",
-        required=True,
+        required=not alone,
         help="a config file, FILE:ARGUMENT, or the name of a shipped config such as quickstart",
     )
     parser.add_argument(
-        "--workdir", required=True, type=Path, help="the run directory; made if it does not exist"
+        "--workdir",
+        required=not alone,
+        type=Path,
+        help="the run directory; made if it does not exist",
     )
     parser.add_argument(
         "--redo", metavar="STAGE", help="delete this stage and all after it, then do them again"
     )
     parser.add_argument("--seed", type=int, help="only this one of the config's seeds")
     quiet_option(parser)
+    if alone:
+        add_problem_set_options(parser)
     return parser
 
 
@@ -141,7 +150,27 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     redo = getattr(arguments, "redo", None)
     if redo is not None and redo not in STAGES:
         command.error(f"--redo {redo} is no stage: {_nearest(redo, list(STAGES))}")
+    if arguments.command == "evaluate":
+        _check_evaluate(arguments, overrides, command)
     return arguments, overrides
+
+
+def _check_evaluate(arguments: argparse.Namespace, overrides: list[str], command: _Parser) -> None:
+    """A run's stage takes a config, a problem set none."""
+    of_set = problem_set_options(arguments)
+    if arguments.task is None:
+        missing = [f"--{name}" for name in ("config", "workdir") if not getattr(arguments, name)]
+        if missing:
+            command.error(
+                f"{' and '.join(missing)} required: give --config with --workdir to evaluate a "
+                "run, or --task to evaluate a model on a problem set"
+            )
+        if of_set:
+            command.error(f"{of_set[0]} goes with --task, not with --config")
+    elif foreign := [f"--{n}" for n in ("config", "workdir") if getattr(arguments, n)] + overrides:
+        command.error(f"{foreign[0].partition('=')[0]} is for runs and does not go with --task")
+    elif arguments.redo not in (None, "evaluate"):
+        command.error(f"--redo {arguments.redo}: with --task there is only --redo evaluate")
 
 
 def _split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -165,6 +194,8 @@ def _split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if arguments.command in COMMANDS:
         return COMMANDS[arguments.command].run(arguments)
+    if getattr(arguments, "task", None) is not None:
+        return _evaluate_problem_set(arguments)
     from arkjax import config as configs
 
     loaded = configs.load(arguments.config, overrides)
@@ -180,6 +211,20 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         arguments.redo,
         arguments.seed,
         Progress(enabled=not arguments.quiet),
+    )
+    return 0
+
+
+def _evaluate_problem_set(arguments: argparse.Namespace) -> int:
+    from arkjax import benchmark
+
+    names = [field.name for field in dataclasses.fields(benchmark.Wish)]
+    given = {name: getattr(arguments, name) for name in names}
+    benchmark.main(
+        benchmark.Wish(**{name: value for name, value in given.items() if value is not None}),
+        arguments.out,
+        redo=arguments.redo is not None,
+        progress=Progress(enabled=not arguments.quiet),
     )
     return 0
 

@@ -101,10 +101,11 @@ class StageDirectory:
       name: the stage's name.
     """
 
-    def __init__(self, path: Path, name: str, root: Path) -> None:
+    def __init__(self, path: Path, name: str, root: Path, option: str = "--workdir") -> None:
         self.path = path
         self.name = name
         self._root = root
+        self._option = option
 
     @property
     def _state_path(self) -> Path:
@@ -172,7 +173,7 @@ class StageDirectory:
         shown = ", ".join(changes[:_SHOWN_DIFFERENCES]) + (f", and {more} more" * (more > 0))
         raise StaleArtifactError(
             f"{self.path} was made with another config ({shown}); {self._redo}, "
-            "or choose another --workdir"
+            f"or choose another {self._option}"
         )
 
     def begin(self, inputs: Mapping[str, Any]) -> bool:
@@ -328,6 +329,7 @@ class RunDirectory:
     Args:
       root: the directory; made if it does not exist.
       lock: False to only read a run, also while another process works on it.
+      option: what the command line calls the directory; errors name it.
 
     Raises:
       StaleArtifactError: if another process holds the run, or `root` holds something else.
@@ -335,8 +337,11 @@ class RunDirectory:
       DataError: if `lock` is False and there is no run.
     """
 
-    def __init__(self, root: str | os.PathLike, *, lock: bool = True) -> None:
+    def __init__(
+        self, root: str | os.PathLike, *, lock: bool = True, option: str = "--workdir"
+    ) -> None:
         self.root = Path(root)
+        self._option = option
         if not lock:
             if not (self.root.is_dir() and self._is_run()):
                 raise DataError(
@@ -350,7 +355,7 @@ class RunDirectory:
             if not self._is_run():
                 raise StaleArtifactError(
                     f"{self.root} is not empty and not an ArkJAX run directory; "
-                    "choose an empty or a new --workdir"
+                    f"choose an empty or a new {self._option}"
                 )
             self._acquire()
             # The first run of a killed process may have left its own deletions half done.
@@ -383,7 +388,7 @@ class RunDirectory:
                 raise
             if not unsupported or (pid and not (here and not _alive(pid))):
                 release()
-                remedy = "wait for it or stop it, or choose another --workdir"
+                remedy = f"wait for it or stop it, or choose another {self._option}"
                 if unsupported:
                     remedy += f"; if it no longer runs, delete {path}"
                 raise StaleArtifactError(
@@ -421,7 +426,8 @@ class RunDirectory:
 
     def stage(self, seed: int, name: str) -> StageDirectory:
         """The directory of one stage of one seed; nothing is made on the disk yet."""
-        return StageDirectory(self.root / f"seed-{seed}" / name, name, self.root)
+        path = self.root / f"seed-{seed}" / name
+        return StageDirectory(path, name, self.root, self._option)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Record the config of this command in `config.json`."""

@@ -10,6 +10,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.name = "quickstart"
     c.seeds = (0,)
     c.task = "embedded_world"
+    c.source = ""  # where a published data set lies; the world is made here
     c.tokenizer = "data/embedded_world/tokenizer.model"
 
     # The world: the team practises on two or three items, and is tested on three, and on four of

@@ -22,7 +22,7 @@ FLOORS = [
     {"players", "origins", "session"},
     {"stages"},
     {"api", "pipeline", "run_report", "convert", "comparing", "records", "serving"},
-    {"chat", "doctor", "commands", "cli", "__main__"},
+    {"chat", "benchmark", "doctor", "commands", "cli", "__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 LIGHT_ROOMS = {

@@ -3,11 +3,16 @@
 import dataclasses
 import difflib
 import functools
+import importlib.util
+import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from arkjax.errors import ConfigError
 from arkjax.shipped import shipped_path
 from arkjax.tasks import embedded_world
+from arkjax.tasks.benchmarks import Benchmark
+from arkjax.tasks.benchmarks.table import BENCHMARKS
 from arkjax.tasks.embedded_world import WorldConfig
 from arkjax.tasks.problems import Grader, Problem
 from arkjax.tasks.world_documents import Document, make_documents
@@ -187,6 +192,9 @@ _TASKS = {
     )
 }
 
+# Task files that were run, and the names of the tasks that they registered.
+_FILES: dict[Path, tuple[str, ...]] = {}
+
 
 def register_task(task: Task) -> None:
     """Make a task of one's own known by its name. Raises ConfigError if the name is taken."""
@@ -195,16 +203,82 @@ def register_task(task: Task) -> None:
     _TASKS[task.name] = task
 
 
+def register_benchmark(benchmark: Benchmark) -> None:
+    """Make a data set known as a task, whose `source` says where it lies.
+
+    Raises:
+      ConfigError: if the name is taken.
+    """
+    register_task(
+        Task(
+            benchmark.name,
+            benchmark.grader,
+            benchmark.splits,
+            benchmark.load,
+            options=("source",),
+        )
+    )
+
+
+for _benchmark in BENCHMARKS.values():
+    register_benchmark(_benchmark)
+
+
 def task_names() -> list[str]:
     """Names that `get_task` knows."""
     return sorted(_TASKS)
 
 
 def get_task(name: str) -> Task:
-    """The task of this name. Raises ConfigError that suggests the nearest name."""
+    """The task of this name; `FILE.py:NAME` runs a file of one's own first, which registers it.
+
+    A file is run once in a process, and no other code is. `:NAME` may be left out where the file
+    registers one task.
+
+    Raises:
+      ConfigError: if there is no such task (the nearest name is suggested), or the file fails.
+    """
+    file, colon, rest = str(name).rpartition(":")
+    if not colon and str(name).endswith(".py"):
+        file, rest = name, ""
+    if file.endswith(".py"):
+        known = _run_task_file(Path(file).expanduser())
+        if not rest and len(known) == 1:
+            return _TASKS[known[0]]
+        if rest not in known:
+            raise ConfigError(_unknown(f"task of {file}", rest, known))
+        return _TASKS[rest]
     if name not in _TASKS:
         raise ConfigError(_unknown("task", name, task_names()))
     return _TASKS[name]
+
+
+def _run_task_file(path: Path) -> tuple[str, ...]:
+    """The names of the tasks that a file registers."""
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}: give the path of one that registers a task")
+    path = path.resolve()
+    if path in _FILES:
+        return _FILES[path]
+    before = set(_TASKS)
+    module_spec = importlib.util.spec_from_file_location(f"arkjax_task_{path.stem}", path)
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except ConfigError:
+        raise
+    except SyntaxError as error:
+        raise ConfigError(f"{path}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        where = f"{path}:{lines[-1]}" if lines else str(path)
+        raise ConfigError(f"{where}: {type(error).__name__}: {error}") from error
+    added = tuple(sorted(set(_TASKS) - before))
+    if not added:
+        raise ConfigError(f"{path} registers no task: call arkjax.tasks.registry.register_task")
+    _FILES[path] = added
+    return added
 
 
 def _unknown(what: str, name: str, known: list[str] | tuple[str, ...]) -> str:

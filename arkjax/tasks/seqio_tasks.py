@@ -87,8 +87,8 @@ def _dataset(
 ) -> Callable[..., tf.data.Dataset]:
     """A dataset function of SeqIO. Nothing is shuffled here: rows are in random order already."""
 
-    def dataset_fn(split: str, shuffle_files: bool) -> tf.data.Dataset:
-        del shuffle_files
+    def dataset_fn(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
+        del shuffle_files, seed
         return tf.data.Dataset.from_generator(
             functools.partial(rows, split), output_signature=dict(spec)
         )

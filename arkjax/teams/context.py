@@ -58,6 +58,26 @@ def check_context(
             )
 
 
+def tokens_needed(
+    team: Team,
+    problems: Iterable[Problem],
+    chat: Chat | Mapping[str, Chat],
+    tools: Mapping[str, Tool] = {},
+) -> list[int]:
+    """Tokens that the longest call of a play of each problem can need, prompt and answer.
+
+    Arguments as of `check_context`, which refuses what needs more than a model holds.
+    """
+    beside: dict[int, tuple[int, Chat]] = {}
+    for _, agent, tokens, own in _longest_prompts(team, chat, tools):
+        needed = tokens + agent.sampling.max_tokens
+        beside[id(own)] = (max(needed, beside.get(id(own), (0, own))[0]), own)
+    return [
+        max((len(own.question(p.question)) + needed for needed, own in beside.values()), default=0)
+        for p in problems
+    ]
+
+
 def _longest_prompts(
     team: Team, chats: Chat | Mapping[str, Chat], tools: Mapping[str, Tool]
 ) -> Iterator[tuple[Stage, Agent, int, Chat]]:

@@ -9,6 +9,7 @@ import pytest
 from arkjax.errors import ConfigError
 from arkjax.tasks import embedded_world as world
 from arkjax.tasks import registry
+from arkjax.tasks.benchmarks.table import BENCHMARKS
 from arkjax.tasks.registry import SHIPPED_WORLD, Task, get_task
 from arkjax.tasks.world_grader import WorldGrader
 
@@ -33,7 +34,7 @@ def test_own_tasks_can_be_registered_once(no_further_tasks):
     mine = Task("mine", WorldGrader(), ("test",), lambda split, limit=None: [])
     registry.register_task(mine)
     assert get_task("mine") is mine
-    assert registry.task_names() == ["embedded_world", "mine"]
+    assert set(registry.task_names()) == {"embedded_world", "mine", *BENCHMARKS}
     with pytest.raises(ConfigError, match="there is a task 'mine' already"):
         registry.register_task(mine)
 
@@ -96,3 +97,47 @@ def test_nothing_heavy_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- files of one's own ---------------------------------------------------------------------------
+
+SHOP = """
+from arkjax.tasks.registry import Task, register_task
+from arkjax.tasks.world_grader import WorldGrader
+
+for name in {names}:
+    register_task(Task(name, WorldGrader(), ("test",), lambda split, limit=None: []))
+"""
+
+
+def test_a_file_of_ones_own_is_run_once_and_its_tasks_are_known(
+    no_further_tasks, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(registry, "_FILES", {})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shop.py").write_text(SHOP.format(names=("sums",)))
+    (tmp_path / "two.py").write_text(SHOP.format(names=("left", "right")))
+    made = get_task("shop.py:sums")
+    assert get_task("sums") is get_task("shop.py") is get_task(f"{tmp_path}/shop.py:sums") is made
+    assert get_task("two.py:right").name == "right"
+    with pytest.raises(ConfigError, match="no task of two.py 'rigth'; did you mean 'right'"):
+        get_task("two.py:rigth")
+    with pytest.raises(ConfigError, match="no task of two.py ''; known: left, right"):
+        get_task("two.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "there is no file .*shop.py: give the path"),
+        ("x = 1\ny = 1 / 0\n", "shop.py:2: ZeroDivisionError"),
+        ("def\n", "shop.py, line 1: invalid syntax"),
+        ("x = 1\n", "shop.py registers no task"),
+        (SHOP.format(names=("embedded_world",)), "there is a task 'embedded_world' already"),
+    ],
+)
+def test_files_that_register_nothing_are_refused(no_further_tasks, tmp_path, text, said):
+    if text is not None:
+        (tmp_path / "shop.py").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        get_task(f"{tmp_path}/shop.py:sums")

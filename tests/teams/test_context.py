@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from arkjax import teams
 from arkjax.errors import ConfigError, DataError
-from arkjax.teams.context import check_context
+from arkjax.teams.context import check_context, tokens_needed
 from arkjax.teams.plans import Voice
 from arkjax.teams.runner import team_tools
 from arkjax.teams.spec import TeamSpec
@@ -31,6 +31,20 @@ def needed(spec, world, chat=None, problems=1):
         except DataError:
             low = middle + 1
     return low
+
+
+@pytest.mark.parametrize("team", [teams.vanilla(max_tokens=9), teams.debate(3, max_tokens=5)])
+def test_what_each_problem_needs_is_what_the_check_asks_for(world, team):
+    problems = world.problems(3)
+    problems = [
+        dataclasses.replace(problem, question=problem.question + "?" * 10 * i)
+        for i, problem in enumerate(problems)
+    ]
+    found = tokens_needed(team, problems, world.chat)
+    for problem, tokens in zip(problems, found, strict=True):
+        check_context(team, [problem], world.chat, tokens)
+        with pytest.raises(DataError, match=f"can need {tokens} tokens"):
+            check_context(team, [problem], world.chat, tokens - 1)
 
 
 def talkative(world, numbers=3):

@@ -1,6 +1,7 @@
 """Models wherever they come from: a directory of ours, a published checkpoint, or its name."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from arkjax.models.placement import TOKENIZER, load_model, model_info
 from arkjax.models.transformer import Transformer
 from arkjax.progress import Progress
 from arkjax.sharding import ShardingRules
+from arkjax.storage import content_hash
 from arkjax.text.files import SENTENCEPIECE, TOKENIZER_JSON, tokenizer_files
 
 _PUBLISHED = "config.json"
+_MIB = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,18 @@ class Source:
         known = (folder / name for name in (TOKENIZER_JSON, SENTENCEPIECE))
         return folder if any(file.is_file() for file in known) else None
 
+    @property
+    def identity(self) -> str:
+        """A hash that other weights or another config change; it is fast for weights of any size.
+
+        A directory of ours records the hashes of its files. Of a published checkpoint's weights it
+        takes sizes, headers and ends.
+        """
+        if not self.published:
+            return content_hash(self.info)
+        files = [*self.folder.glob("*.json"), *self.folder.glob("*.safetensors")]
+        return content_hash([[file.name, *_glimpse(file)] for file in sorted(files)])
+
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
@@ -58,6 +73,16 @@ class Opened:
     info: dict[str, Any]
     files: dict[str, Path]
     notes: tuple[str, ...] = ()
+
+
+def _glimpse(file: Path) -> tuple[int, str]:
+    """A file's size, and the hash of its first and last MiB."""
+    size = file.stat().st_size
+    with open(file, "rb") as handle:
+        digest = hashlib.sha256(handle.read(_MIB))
+        handle.seek(max(size - _MIB, 0))
+        digest.update(handle.read(_MIB))
+    return size, digest.hexdigest()
 
 
 def find(source: str | Path) -> Source:
