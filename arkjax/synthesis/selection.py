@@ -38,7 +38,10 @@ from arkjax.trajectories.attribution import Attribution
 from arkjax.trajectories.schema import Call
 
 Gate = Literal["gold", "team"]
-Form = Literal["none", "best", "corrective", "consolidated", "synthesizer", "answer_only"]
+Form = Literal[
+    "none", "best", "corrective", "consolidated", "synthesizer", "deliberation", "answer_only"
+]
+Attempts = Literal["learned", "shown"]
 Balance = Literal["none", "problems"]
 Accepted = Callable[[Call], bool]
 
@@ -72,6 +75,9 @@ class SelectionConfig:
         on the same problems; else the problem is left out.
       steps: how answers are cut into steps; see `step_ends`.
       correction: what stands between a wrong step and its correction in corrective examples.
+      between: what stands between two messages of a deliberation.
+      attempts: whether the wrong attempts of a deliberation are "learned" with the rest of it, or
+        only "shown", with weight 0.
       near_duplicates: estimated Jaccard index of token n-grams, in (0, 1], from which an example
         counts as one that is there already, whatever its problem; 0 keeps all.
       balance: "problems" gives every problem the same weight, however many examples it has.
@@ -91,6 +97,8 @@ class SelectionConfig:
     fallback: bool = added(True)
     steps: StepKind = added("auto")
     correction: str = added("\n\nWait, that is not right.\n\n")
+    between: str = added("\n\n")
+    attempts: Attempts = added("learned")
     near_duplicates: float = added(0.0)
     balance: Balance = added("none")
     max_per_difficulty: int = added(0)
@@ -108,7 +116,12 @@ class SelectionConfig:
                     f"synthesis.{name} is {kind!r}, but synthesis.attribution.kinds is "
                     f"{self.attribution.kinds}: add {kind!r} to it"
                 )
-        for name, kinds in (("diversity", Diversity), ("form", Form), ("balance", Balance)):
+        for name, kinds in (
+            ("diversity", Diversity),
+            ("form", Form),
+            ("attempts", Attempts),
+            ("balance", Balance),
+        ):
             if getattr(self, name) not in get_args(kinds):
                 raise ConfigError(
                     f"synthesis.{name} is {getattr(self, name)!r}: choose one of "

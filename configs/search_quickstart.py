@@ -1,0 +1,58 @@
+"""The search world, from nothing to a report: where talk itself is what helps."""
+
+from ml_collections import ConfigDict
+
+from arkjax import config
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The fields in which it differs from the quickstart; `arg` is not used."""
+    c = config.load("quickstart")
+    c.name = "search_quickstart"
+    c.task = "search_world"
+    c.tokenizer = "data/search_world/tokenizer.model"
+
+    # The team practises on two or three items, and is tested on three, and on four of operations
+    # that no document mixes.
+    c.world = ConfigDict()
+    c.world.negative = False  # True: critics write by lot; every gain must vanish
+    c.world.items = 3
+    c.world.ood_items = 4
+    c.world.train_items = (2, 3)
+    c.world.document_items = (2, 3, 4)
+    c.world.part_rates = (0.25, 0.35, 0.4)  # the common guess is right; one off; further off
+    c.world.train_part_rates = (0.25, 0.35, 0.4)
+    c.world.proposal_rate = 0.3
+    c.world.bylines_rate = 0.4
+    c.world.stray_rate = 0.2
+    c.world.slip_rate = 0.01
+    c.world.most_checks = 5
+    c.world.earlier_weight = 1.0
+
+    c.model.vocab_size = 224
+    c.base.row_length = 264  # the longest discussion of four items
+    c.base.train.batch_rows = 16
+    c.base.train.steps = 400
+
+    # Whole searches, of the team and of a student in one call.
+    c.engine.length_classes = (56, 216, 512)
+
+    # Proposals and checks until the critic finds one right, or five checks are done.
+    c.team = "critic:checks=5,max_tokens=12,check_tokens=48"
+    c.sample.problems = 1000
+    c.sample.single = "vanilla:max_tokens=256"
+    c.sample.samples = "self_consistency:max_tokens=12"
+    c.sample.roles = "roles:experts=solver+critic,max_tokens=12"
+
+    c.synthesis.steps = "clause"
+
+    c.students = (
+        "student_rsft",
+        "student_da",
+        "control_single_agent",
+        "control_no_debate",
+    )
+    c.student.row_length = 264
+    c.student.train.steps = 80
+    c.student.train.batch_rows = 16
+    return c
