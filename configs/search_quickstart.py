@@ -38,11 +38,11 @@ def get_config(arg: str = "") -> ConfigDict:
     c.engine.length_classes = (56, 216, 512)
 
     # Proposals and checks until the critic finds one right, or five checks are done.
-    c.team = "critic:checks=5,max_tokens=12,check_tokens=48"
+    c.team = "critic:checks=5,max_tokens=36"
     c.sample.problems = 1000
     c.sample.single = "vanilla:max_tokens=256"
-    c.sample.samples = "self_consistency:max_tokens=12"
-    c.sample.roles = "roles:experts=solver+critic,max_tokens=12"
+    c.sample.samples = "self_consistency:max_tokens=36"
+    c.sample.roles = "roles:experts=solver+critic,max_tokens=36"
 
     c.synthesis.steps = "clause"
 

@@ -4,8 +4,8 @@ The solver proposes without hearing anybody. The critic checks the latest propos
 verdict, "so right" or what is wrong with it; the solver reads all that was said and answers again:
 another proposal, or the one that was found right. It ends after that answer, or after `checks`
 checks. Nobody looks at the gold answer. Options: checks, temperature (of the solver; the critic's
-word is the most probable one), max_tokens (of the solver), check_tokens, right (the verdict that
-ends the search), others (other verdicts, joined by "+").
+word is the most probable one), max_tokens, right (the verdict that ends the search), others (the
+other verdicts, joined by "+").
 """
 
 from ml_collections import ConfigDict
@@ -21,10 +21,9 @@ REVISE = "Read the verdicts and propose a better answer, or close with the one t
 def get_config(arg: str = "") -> ConfigDict:
     o = options(
         arg,
-        checks=5,
+        checks=3,
         temperature=0.7,
-        max_tokens=16,
-        check_tokens=64,
+        max_tokens=64,
         right="right",
         others=("low", "high"),
     )
@@ -41,7 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 {
                     "id": "critic",
                     "role": "critic",
-                    "sampling": {"temperature": 0.0, "max_tokens": o.check_tokens},
+                    "sampling": {"temperature": 0.0, "max_tokens": o.max_tokens},
                 },
             ],
             "stages": [
