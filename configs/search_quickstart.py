@@ -32,27 +32,31 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model.vocab_size = 224
     c.base.row_length = 264  # the longest discussion of four items
     c.base.train.batch_rows = 16
-    c.base.train.steps = 400
+    c.base.train.steps = 240  # checks are learned soon
+    c.base.train.optimizer.warmup_steps = 30
 
     # Whole searches, of the team and of a student in one call.
     c.engine.length_classes = (56, 216, 512)
 
     # Proposals and checks until the critic finds one right, or five checks are done.
     c.team = "critic:checks=5,max_tokens=36"
-    c.sample.problems = 1000
+    c.sample.problems = 500
     c.sample.single = "vanilla:max_tokens=256"
     c.sample.samples = "self_consistency:max_tokens=36"
     c.sample.roles = "roles:experts=solver+critic,max_tokens=36"
 
+    # The way to the answer is what a student is to learn, and the answer alone teaches nothing.
     c.synthesis.steps = "clause"
 
     c.students = (
+        "student_deliberation",
+        "student_deliberation_unverified",
         "student_rsft",
         "student_da",
         "control_single_agent",
         "control_no_debate",
     )
     c.student.row_length = 264
-    c.student.train.steps = 80
-    c.student.train.batch_rows = 16
+    c.student.train.steps = 60
+    c.student.train.optimizer.learning_rate = 1e-3
     return c
