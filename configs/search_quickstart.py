@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.world.earlier_weight = 1.0
 
     c.model.vocab_size = 224
-    c.base.row_length = 264  # the longest discussion of four items
+    c.base.row_length = 280  # the longest discussion of four items
     c.base.train.batch_rows = 16
     c.base.train.steps = 240  # checks are learned soon
     c.base.train.optimizer.warmup_steps = 30
@@ -39,11 +39,11 @@ def get_config(arg: str = "") -> ConfigDict:
     c.engine.length_classes = (56, 216, 512)
 
     # Proposals and checks until the critic finds one right, or five checks are done.
-    c.team = "critic:checks=5,max_tokens=36"
+    c.team = "critic:checks=5,max_tokens=40"
     c.sample.problems = 500
     c.sample.single = "vanilla:max_tokens=256"
-    c.sample.samples = "self_consistency:max_tokens=36"
-    c.sample.roles = "roles:experts=solver+critic,max_tokens=36"
+    c.sample.samples = "self_consistency:max_tokens=40"
+    c.sample.roles = "roles:experts=solver+critic,max_tokens=40"
 
     # The way to the answer is what a student is to learn, and the answer alone teaches nothing.
     c.synthesis.steps = "clause"
@@ -56,7 +56,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "control_single_agent",
         "control_no_debate",
     )
-    c.student.row_length = 264
+    c.student.row_length = 280
     c.student.train.steps = 60
     c.student.train.optimizer.learning_rate = 1e-3
     return c

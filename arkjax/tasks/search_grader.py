@@ -20,7 +20,10 @@ _VALUE = re.compile(r"\s*(\w+) ([0-9]) ([0-9]) is ([0-9]) left ([0-9]{1,3}|none)
 _VERDICT = re.compile(r"\s*so (low|high|right)\s*")
 _PROPOSAL = re.compile(r"\s*from ([0-9]) to ([0-9]) so ([0-9])\s*")
 _CLOSE = re.compile(r"\s*so ([0-9])\s*")
-PROPOSE, VALUE, VERDICT, CLOSE, UNREAD = "propose", "value", "verdict", "close", "unread"
+_TRY = re.compile(r"\s*try ([0-9])\s*")
+PROPOSE, TRY, VALUE, VERDICT, CLOSE, UNREAD = (
+    "propose", "try", "value", "verdict", "close", "unread",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +31,12 @@ class SearchStep:
     """What one step does, and what is true of it.
 
     Attributes:
-      kind: "propose", "value" (of an item), "verdict", "close", or "unread".
+      kind: "propose", "try", "value" (of an item), "verdict", "close", or "unread".
       right: a proposal is between bounds that follow from the verdict before it, and within them if
-        there is none; a value is that of the item whose turn it is, and what it leaves follows from
-        what was left before; a verdict is true, and every item was worked out for it as far as
-        needed; the close is the number that was found right, and is right.
+        there is none; what is tried is what was proposed; a value is that of the item whose turn it
+        is, and what it leaves follows from what was left before; a verdict is true, and every item
+        was worked out for it as far as needed; the close is the number that was found right, and is
+        right.
       n: the number that the step proposes, works out, judges or closes with; None if unread.
       said: the verdict; empty for other steps.
     """
@@ -76,6 +80,10 @@ def search_steps(problem: Problem, steps: Sequence[str]) -> tuple[SearchStep, ..
             )
             done += 1
             found.append(SearchStep(VALUE, right, n))
+        elif match := _TRY.fullmatch(text):
+            n = int(match[1])
+            proposed = n if proposed is None else proposed
+            found.append(SearchStep(TRY, n == proposed and done == 0, n))
         elif match := _VERDICT.fullmatch(text):
             worked_out = done == len(items) or (done > 0 and left < 0)
             right = (
@@ -167,6 +175,8 @@ class SearchGrader:
             return f"{name} {a} {n}", f"{value} {left}"
         if match := _VERDICT.fullmatch(text):
             return "verdict", match[1]
+        if match := _TRY.fullmatch(text):
+            return "try", match[1]
         if match := _PROPOSAL.fullmatch(text):
             low, high, n = match.groups()
             return "proposal", f"{low} {high} {n}"

@@ -176,7 +176,7 @@ def checked(
     items: Collection[Item], total: int, n: int, values: Collection[int]
 ) -> tuple[list[str], int]:
     """The steps of `check_text`, and what is left in the end, which is below 0 if n is too high."""
-    steps, left = [], total
+    steps, left = [f"try {n} ;"], total
     for (name, a), value in zip(items, values, strict=True):
         left -= value
         steps.append(f"{name} {a} {n} is {value} left {left if left >= 0 else 'none'} ;")

@@ -33,7 +33,7 @@ def test_own_tasks_can_be_registered_once(no_further_tasks):
     mine = Task("mine", WorldGrader(), ("test",), lambda split, limit=None: [])
     registry.register_task(mine)
     assert get_task("mine") is mine
-    assert registry.task_names() == ["embedded_world", "mine"]
+    assert registry.task_names() == ["embedded_world", "mine", "search_world"]
     with pytest.raises(ConfigError, match="there is a task 'mine' already"):
         registry.register_task(mine)
 

@@ -17,16 +17,19 @@ GRADER = SearchGrader()
 ITEMS = (("cap", 3), ("least", 7), ("over", 2))
 # cap 3, least 7 and over 2 at 5: 3 + 7 + 3.
 PROBLEM = world.make_problem(ITEMS, 13, "p")
-START = "from 0 to 9 so 4 ; cap 3 4 is 3 left 10 ; least 7 4 is 7 left 3 ; over 2 4 is 2 left 1 ; "
-HIGH = "cap 3 8 is 3 left 10 ; least 7 8 is 8 left 2 ; over 2 8 is 6 left none ; so high"
-RIGHT = "cap 3 5 is 3 left 10 ; least 7 5 is 7 left 3 ; over 2 5 is 3 left 0 ; so right"
+START = (
+    "from 0 to 9 so 4 ; try 4 ; "
+    "cap 3 4 is 3 left 10 ; least 7 4 is 7 left 3 ; over 2 4 is 2 left 1 ; "
+)
+HIGH = "try 8 ; cap 3 8 is 3 left 10 ; least 7 8 is 8 left 2 ; over 2 8 is 6 left none ; so high"
+RIGHT = "try 5 ; cap 3 5 is 3 left 10 ; least 7 5 is 7 left 3 ; over 2 5 is 3 left 0 ; so right"
 WHOLE = f"{START}so low ; from 5 to 9 so 5 ; {RIGHT} ; so 5"
 
 
 def test_it_is_a_step_grader_and_the_example_holds():
     assert isinstance(GRADER, StepGrader) and PROBLEM.answer == "5"
     assert GRADER.holds(PROBLEM, WHOLE) and GRADER.first_wrong_step(PROBLEM, WHOLE) is None
-    assert GRADER.right_steps(PROBLEM, WHOLE.split(";")) == [True] * 11
+    assert GRADER.right_steps(PROBLEM, WHOLE.split(";")) == [True] * 13
 
 
 @pytest.mark.parametrize(
@@ -53,19 +56,20 @@ def test_the_closing_digit_is_the_answer(text, answer):
     ("old", "new", "wrong"),
     [
         # A value; what is left; another number than proposed; an item twice, for another, or none.
-        ("cap 3 4 is 3 left 10", "cap 3 4 is 4 left 9", 1),
-        ("cap 3 4 is 3 left 10", "cap 3 4 is 3 left 11", 1),
-        ("cap 3 4", "cap 3 6", 1),
-        ("least 7 4 is 7 left 3", "cap 3 4 is 3 left 7", 2),
-        ("over 2 4 is 2 left 1 ; ", "", 3),
+        ("cap 3 4 is 3 left 10", "cap 3 4 is 4 left 9", 2),
+        ("cap 3 4 is 3 left 10", "cap 3 4 is 3 left 11", 2),
+        ("cap 3 4", "cap 3 6", 2),
+        ("least 7 4 is 7 left 3", "cap 3 4 is 3 left 7", 3),
+        ("over 2 4 is 2 left 1 ; ", "", 4),
         # A verdict; a revision that is not where it points, is out of bounds, or has others.
-        ("so low", "so high", 4),
-        ("from 5 to 9 so 5", "from 0 to 3 so 3", 5),
-        ("from 5 to 9 so 5", "from 5 to 9 so 4", 5),
-        ("from 5 to 9 so 5", "from 6 to 9 so 7", 5),
+        ("so low", "so high", 5),
+        ("from 5 to 9 so 5", "from 0 to 3 so 3", 6),
+        ("from 5 to 9 so 5", "from 5 to 9 so 4", 6),
+        ("from 5 to 9 so 5", "from 6 to 9 so 7", 6),
         # A close with another number.
-        ("right ; so 5", "right ; so 6", 10),
-        ("from 5 to 9", "I say", 5),
+        ("right ; so 5", "right ; so 6", 12),
+        ("from 5 to 9", "I say", 6),
+        ("try 4", "try 3", 1),
     ],
 )
 def test_the_first_wrong_step_is_found(old, new, wrong):
@@ -86,16 +90,19 @@ def test_what_was_not_checked_or_not_closed_does_not_hold(text):
 def test_a_check_ends_where_more_is_taken_than_is_left():
     text = f"from 0 to 9 so 8 ; {HIGH} ; from 0 to 7 so 3"
     assert GRADER.first_wrong_step(PROBLEM, text) is None
-    assert GRADER.first_wrong_step(PROBLEM, text.replace("so high", "so low")) == 4
+    assert GRADER.first_wrong_step(PROBLEM, text.replace("so high", "so low")) == 5
     # A message of a critic alone is about the number that it works out.
-    assert GRADER.right_steps(PROBLEM, HIGH.split(";")) == [True] * 4
+    assert GRADER.right_steps(PROBLEM, HIGH.split(";")) == [True] * 5
     four = world.make_problem((("over", 2), ("cap", 3), ("least", 7)), 13, "p")
-    early = "over 2 9 is 7 left 6 ; cap 3 9 is 3 left 3 ; least 7 9 is 9 left none ; so high"
+    early = (
+        "try 9 ; over 2 9 is 7 left 6 ; cap 3 9 is 3 left 3 ; least 7 9 is 9 left none ; so high"
+    )
     assert GRADER.first_wrong_step(four, early) is None
 
 
 def test_subjects_and_claims_of_steps():
     assert GRADER.read_step(" over 2 4 is 2 left 1 ;") == ("over 2 4", "2 1")
+    assert GRADER.read_step("try 4 ;") == ("try", "4")
     assert GRADER.read_step("so low ;") == ("verdict", "low")
     assert GRADER.read_step("from 0 to 9 so 4") == ("proposal", "0 9 4")
     assert GRADER.read_step("so 4") is None and GRADER.read_step("hm") is None
