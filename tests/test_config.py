@@ -335,7 +335,7 @@ def test_of_two_dataclasses_the_one_with_most_of_the_fields_is_built():
         build(Holder, {"shape": box | {"width": "x"}})
     with pytest.raises(ConfigError, match=r"unknown field config.shape.hight.*'height'"):
         build(Holder, {"shape": {"colour": "red", "width": 1, "hight": 2}})
-    with pytest.raises(ConfigError, match=r"config.shape is 3: expected"):
+    with pytest.raises(ConfigError, match=r"config.shape is 3 .*: expected"):
         build(Holder, {"shape": 3})
 
 
