@@ -57,6 +57,6 @@ def get_config(arg: str = "") -> ConfigDict:
         "control_no_debate",
     )
     c.student.row_length = 280
-    c.student.train.steps = 60
+    c.student.train.steps = 100
     c.student.train.optimizer.learning_rate = 1e-3
     return c
