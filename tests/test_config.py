@@ -1,5 +1,6 @@
 import dataclasses
 import enum
+import itertools
 import json
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from arkjax.run_config import RunConfig
 from arkjax.rundir import RunDirectory
 from arkjax.session import Session
 from arkjax.tasks.registry import get_task
+from arkjax.training.base import document_examples
 
 pytestmark = pytest.mark.fast
 
@@ -353,6 +355,20 @@ def test_the_world_of_another_task_is_refused_before_any_work(tmp_path):
         session = Session(config, directory, 0, Progress(enabled=False))
         with pytest.raises(ConfigError, match="has the fields of SearchWorldConfig, but task"):
             session.check(("base",))
+
+
+def test_whole_searches_fit_into_the_search_quickstarts_engine_and_rows(tmp_path):
+    config = build(RunConfig, load("search_quickstart"))
+    with RunDirectory(tmp_path / "run") as directory:
+        session = Session(config, directory, 0, Progress(enabled=False))
+        session.check(("base", "sample", "evaluate"))
+        documents = session.task.world.documents(config.world, 0, frozenset())
+        examples = document_examples(
+            itertools.islice(documents, 500), session.tokenizer, session.chat
+        )
+        longest = max(len(e.prompt_ids) + len(e.target_ids) for e in examples)
+        assert longest <= config.base.row_length
+        assert longest <= config.student.row_length
 
 
 def test_missing_and_required_fields_are_told_apart():
