@@ -317,12 +317,25 @@ def _convert_union(hint: Any, choices: tuple, value: Any, path: str) -> Any:
     choices = tuple(choice for choice in choices if choice is not type(None))
     if len(choices) == 1 and value is not None:
         return _convert(choices[0], value, path)
+    if (fitting := _fitting(choices, value)) is not None:
+        return build(fitting, value, path)
     for choice in choices:
         try:
             return _convert(choice, value, path)
         except ConfigError:
             continue
     raise ConfigError(f"{path} is {_name(value)}: expected {_expected(hint)}")
+
+
+def _fitting(choices: tuple, value: Any) -> Any:
+    """The one of several dataclasses that has most of the fields given, so that errors name it."""
+    classes = [choice for choice in choices if dataclasses.is_dataclass(choice)]
+    if len(classes) < 2 or not isinstance(value, (Mapping, ml_collections.ConfigDict)):
+        return None
+    names = {choice: {field.name for field in dataclasses.fields(choice)} for choice in classes}
+    # Of two that have as many, the one with fewer that are not given.
+    given = set(value.keys())
+    return max(classes, key=lambda c: (len(given & names[c]), -len(names[c] - given)))
 
 
 def _convert_sequence(hint: Any, kind: Any, items: tuple, value: Any, path: str) -> Any:

@@ -19,6 +19,7 @@ from arkjax.synthesis.contexts import ContextConfig
 from arkjax.synthesis.selection import SelectionConfig
 from arkjax.synthesis.strategies import PHASES, Strategy, stack, strategy
 from arkjax.tasks.embedded_world import WorldConfig
+from arkjax.tasks.search_world import SearchWorldConfig
 from arkjax.teams.fields import unknown_name
 from arkjax.teams.spec import TeamSpec
 from arkjax.text.chat import ChatKind
@@ -151,7 +152,7 @@ class RunConfig:
       name: names the run in its report.
       seeds: the stages are done once for each; intervals are taken over seeds and problems.
       task: where problems and their grader come from.
-      world: the embedded world.
+      world: the world of the task, the embedded or the search world; other tasks do not read it.
       tokenizer: a tokenizer.model, a tokenizer.json or the folder of a checkpoint: a path, or the
         name of a shipped file; empty takes the one that comes with the base checkpoint.
       model: shape of the model that is trained where there is no checkpoint. A checkpoint has its
@@ -186,7 +187,7 @@ class RunConfig:
     name: str
     seeds: tuple[int, ...]
     task: str
-    world: WorldConfig
+    world: WorldConfig | SearchWorldConfig
     tokenizer: str
     model: ModelConfig
     mesh: MeshConfig

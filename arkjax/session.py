@@ -190,6 +190,7 @@ class Session:
         check_precision(config.engine)
         check_batch(config.base.train, self.mesh, "base.train.batch_rows")
         check_batch(config.student.train, self.mesh, "student.train.batch_rows")
+        self._check_world()
         problems = self.problems("train", config.sample.problems)
         for split in config.evaluation.splits:
             problems = problems + self.problems(split, config.evaluation.limit or None)
@@ -214,6 +215,16 @@ class Session:
             own = {name: limits[player] for name, player in players.items()}
             chats = {name: self.players.voice(player).chat for name, player in players.items()}
             check_context(team, problems, chats, own, team_tools(team))
+
+    def _check_world(self) -> None:
+        """The world of the config has to be that of the task, if it has one."""
+        world, given = self.task.world, type(self.config.world)
+        if world is not None and given is not world.config:
+            fields = ", ".join(field.name for field in dataclasses.fields(world.config))
+            raise ConfigError(
+                f"config.world has the fields of {given.__name__}, but task {self.task.name!r} "
+                f"takes {world.config.__name__}: give {fields}"
+            )
 
     def _check_students(self) -> None:
         """What students learn from, and what decides which of their weights are kept."""

@@ -101,11 +101,14 @@ def get_config(arg: str = "") -> ConfigDict:
     c.synthesis.prefer = "none"  # or "influence", "shapley", "corrected": such traces first
     c.synthesis.weights = "none"  # or these, or "agreement": such examples count up to 3 times
     # What becomes of a problem's traces: "none", examples as they are; "best", "corrective",
-    # "consolidated", "synthesizer" make one voice of them. Strategies of these names set it.
+    # "consolidated", "synthesizer", "deliberation" make one voice of them. Strategies of these
+    # names set it.
     c.synthesis.form = "none"
     c.synthesis.fallback = True  # where a form cannot be had, the best trace as it is
     c.synthesis.steps = "auto"
     c.synthesis.correction = "no ;"  # between an error and its correction, in this world's words
+    c.synthesis.between = ";"  # between two messages of a deliberation
+    c.synthesis.attempts = "learned"  # or "shown": its wrong answers then have weight 0
     c.synthesis.diversity = "ngrams"  # or "steps", "hidden"
     c.synthesis.near_duplicates = 0.0  # similarity from which examples count as one; 0: all stay
     c.synthesis.balance = "none"  # or "problems": all weigh the same

@@ -1,5 +1,6 @@
 import dataclasses
 import enum
+import itertools
 import json
 import re
 from pathlib import Path
@@ -14,7 +15,12 @@ from arkjax import shipped
 from arkjax.config import build, load, to_dict
 from arkjax.errors import ArkJAXError, ConfigError, DataError
 from arkjax.models.config import Lora
+from arkjax.progress import Progress
 from arkjax.run_config import RunConfig
+from arkjax.rundir import RunDirectory
+from arkjax.session import Session
+from arkjax.tasks.registry import get_task
+from arkjax.training.base import document_examples
 
 pytestmark = pytest.mark.fast
 
@@ -304,6 +310,65 @@ def test_build_names_the_dotted_field_and_what_it_expects(change, said):
     with pytest.raises(ConfigError) as caught:
         build(Run, ml_collections.ConfigDict(config))
     assert said in str(caught.value)
+
+
+def test_of_two_dataclasses_the_one_with_most_of_the_fields_is_built():
+    """So that a mistake is named by its field, and not as neither of the two."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Circle:
+        colour: str
+        radius: int
+
+    @dataclasses.dataclass(frozen=True)
+    class Box:
+        colour: str
+        width: int
+        height: int
+
+    @dataclasses.dataclass(frozen=True)
+    class Holder:
+        shape: Circle | Box
+
+    box = {"colour": "red", "width": 1, "height": 2}
+    assert build(Holder, {"shape": box}).shape == Box("red", 1, 2)
+    assert build(Holder, {"shape": {"colour": "red", "radius": 1}}).shape == Circle("red", 1)
+    with pytest.raises(ConfigError, match=r"config.shape.width is 'x' .*: expected an integer"):
+        build(Holder, {"shape": box | {"width": "x"}})
+    with pytest.raises(ConfigError, match=r"unknown field config.shape.hight.*'height'"):
+        build(Holder, {"shape": {"colour": "red", "width": 1, "hight": 2}})
+    with pytest.raises(ConfigError, match=r"config.shape is 3 .*: expected"):
+        build(Holder, {"shape": 3})
+
+
+def test_every_world_has_its_own_settings():
+    for name, task in (("quickstart", "embedded_world"), ("search_quickstart", "search_world")):
+        config = build(RunConfig, load(name))
+        assert config.task == task and type(config.world) is get_task(task).world.config
+    with pytest.raises(ConfigError, match="config.world.stray_rate is 2.0: it must be in"):
+        build(RunConfig, load("search_quickstart", ["--config.world.stray_rate=2.0"]))
+
+
+def test_the_world_of_another_task_is_refused_before_any_work(tmp_path):
+    config = build(RunConfig, load("search_quickstart", ["--config.task=embedded_world"]))
+    with RunDirectory(tmp_path / "run") as directory:
+        session = Session(config, directory, 0, Progress(enabled=False))
+        with pytest.raises(ConfigError, match="has the fields of SearchWorldConfig, but task"):
+            session.check(("base",))
+
+
+def test_whole_searches_fit_into_the_search_quickstarts_engine_and_rows(tmp_path):
+    config = build(RunConfig, load("search_quickstart"))
+    with RunDirectory(tmp_path / "run") as directory:
+        session = Session(config, directory, 0, Progress(enabled=False))
+        session.check(("base", "sample", "evaluate"))
+        documents = session.task.world.documents(config.world, 0, frozenset())
+        examples = document_examples(
+            itertools.islice(documents, 500), session.tokenizer, session.chat
+        )
+        longest = max(len(e.prompt_ids) + len(e.target_ids) for e in examples)
+        assert longest <= config.base.row_length
+        assert longest <= config.student.row_length
 
 
 def test_missing_and_required_fields_are_told_apart():

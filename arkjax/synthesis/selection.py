@@ -39,7 +39,10 @@ from arkjax.trajectories.attribution import Attribution
 from arkjax.trajectories.schema import Call
 
 Gate = Literal["gold", "team"]
-Form = Literal["none", "best", "corrective", "consolidated", "synthesizer", "answer_only"]
+Form = Literal[
+    "none", "best", "corrective", "consolidated", "synthesizer", "deliberation", "answer_only"
+]
+Attempts = Literal["learned", "shown"]
 Balance = Literal["none", "problems"]
 Accepted = Callable[[Call], bool]
 
@@ -73,6 +76,9 @@ class SelectionConfig:
         on the same problems; else the problem is left out.
       steps: how answers are cut into steps; see `step_ends`.
       correction: what stands between a wrong step and its correction in corrective examples.
+      between: what stands between two messages of a deliberation.
+      attempts: whether the wrong attempts of a deliberation are "learned" with the rest of it, or
+        only "shown", with weight 0.
       near_duplicates: estimated Jaccard index of token n-grams, in (0, 1], from which an example
         counts as one that is there already, whatever its problem; 0 keeps all.
       balance: "problems" gives every problem the same weight, however many examples it has.
@@ -94,6 +100,8 @@ class SelectionConfig:
     fallback: bool = added(True)
     steps: StepKind = added("auto")
     correction: str = added("\n\nWait, that is not right.\n\n")
+    between: str = added("\n\n")
+    attempts: Attempts = added("learned")
     near_duplicates: float = added(0.0)
     balance: Balance = added("none")
     max_per_difficulty: int = added(0)
@@ -115,6 +123,7 @@ class SelectionConfig:
         for name, kinds in (
             ("diversity", Diversity),
             ("form", Form),
+            ("attempts", Attempts),
             ("balance", Balance),
             ("foreign", Foreign),
         ):

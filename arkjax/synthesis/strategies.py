@@ -80,6 +80,12 @@ _PHASES: tuple[Phase, ...] = (
     Phase("corrective", "sequence", Dataset("corrective", form="corrective")),
     Phase("consolidated", "sequence", Dataset("consolidated", form="consolidated")),
     Phase("synthesizer", "sequence", Dataset("synthesizer", form="synthesizer")),
+    Phase("deliberation", "sequence", Dataset("deliberation", form="deliberation")),
+    Phase(
+        "deliberation_unverified",
+        "sequence",
+        Dataset("deliberation_unverified", gate="team", form="deliberation"),
+    ),
     Phase("logit", "logit", _DA),
     Phase("sequence+logit", "sequence+logit", _DA),
     Phase("on_policy", "on_policy", _DA),

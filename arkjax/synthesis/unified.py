@@ -5,6 +5,8 @@ The forms, besides the recorded answers as they are ("none", and "best" for one 
 - "corrective": an error, the objection and the correction (`arkjax.synthesis.corrective`);
 - "consolidated": the steps that those agree on who were right (`arkjax.synthesis.consolidated`);
 - "synthesizer": what the judge or synthesiser of the team said, where that was right;
+- "deliberation": the messages that led to the answer, one after the other
+  (`arkjax.synthesis.deliberation`);
 - "answer_only": the last step alone, without what led there: a control.
 
 Targets hold recorded tokens and fixed connecting texts, nothing that was tokenised from a recorded
@@ -24,6 +26,7 @@ from arkjax.progress import Task
 from arkjax.synthesis.consolidated import consolidated_pieces
 from arkjax.synthesis.corrective import corrective_pieces
 from arkjax.synthesis.counts import Counts
+from arkjax.synthesis.deliberation import deliberation_pieces
 from arkjax.synthesis.diversity import Embedding
 from arkjax.synthesis.examples import Example
 from arkjax.synthesis.operations import StepReader
@@ -183,10 +186,15 @@ class Unifier:
         return self.attribution if self.config.gate == "gold" else None
 
     def _connecting(self) -> tuple[int, ...]:
-        ids = tuple(self.tokenizer.encode(self.config.correction))
-        if self.config.form == "corrective" and (not ids or self.tokenizer.unk_id in ids):
+        """Tokens of the fixed text that the form puts between recorded ones."""
+        form = self.config.form
+        name = "between" if form == "deliberation" else "correction"
+        text = getattr(self.config, name)
+        ids = tuple(self.tokenizer.encode(text))
+        wanted = form == "corrective" or (form == "deliberation" and text)
+        if wanted and (not ids or self.tokenizer.unk_id in ids):
             raise ConfigError(
-                f"synthesis.correction is {self.config.correction!r}, which the tokenizer "
+                f"synthesis.{name} is {text!r}, which the tokenizer "
                 f"{self.tokenizer.path} has no tokens for: choose words that it can write"
             )
         return ids
@@ -252,6 +260,22 @@ class Unifier:
                 found.append((form, Trace(last, form), [of_call(last)], None))
             else:
                 reasons[NO_SYNTHESIZER] += 1
+        elif form == "deliberation":
+            # The last that was accepted: what came before it was said on the way.
+            last = max(chosen.finished, key=lambda c: (c.round, c.step))
+            pieces = deliberation_pieces(
+                last,
+                chosen.calls,
+                accepted,
+                connecting,
+                self._ends,
+                learn_attempts=self.config.attempts == "learned",
+                preferred=self._heard(last),
+            )
+            if isinstance(pieces, str):
+                reasons[pieces] += 1
+            else:
+                found.append((form, Trace(last, form), pieces, None))
         elif form == "answer_only":
             last = chosen.traces[0]
             steps = reader(last.call)
@@ -321,6 +345,9 @@ class Unifier:
             return False
         if not isinstance(self.grader, StepGrader) or kind in ("answer_only", "synthesizer"):
             return True
+        if kind == "deliberation" and self.grader.holds(problem, self._text(pieces[-1:])):
+            # Steps that belong to one message: those of the last one are what is answered.
+            return True
         if wrong is None:
             return self.grader.holds(problem, text)
         # The step that is shown as wrong is, and the answer that is gone on with is right.
@@ -334,10 +361,13 @@ class Unifier:
             problem, self._text([of_call(last)])
         )
 
+    @property
+    def _ends(self) -> Sequence[int]:
+        return self.tokenizer.end_ids if self.end_ids is None else self.end_ids
+
     def _text(self, pieces: Sequence[Piece]) -> str:
-        ends = self.tokenizer.end_ids if self.end_ids is None else self.end_ids
         ids = [index for piece in pieces for index in piece.ids]
-        while ids and ids[-1] in ends:
+        while ids and ids[-1] in self._ends:
             ids.pop()
         return self.tokenizer.decode(ids)
 

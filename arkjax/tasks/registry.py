@@ -15,6 +15,13 @@ from arkjax.tasks.benchmarks import Benchmark
 from arkjax.tasks.benchmarks.table import BENCHMARKS
 from arkjax.tasks.embedded_world import WorldConfig
 from arkjax.tasks.problems import Grader, Problem
+from arkjax.tasks.search_documents import make_documents as make_search_documents
+from arkjax.tasks.search_grader import SearchGrader
+from arkjax.tasks.search_sets import evaluation_hashes as search_evaluation_hashes
+from arkjax.tasks.search_sets import load_search_world
+from arkjax.tasks.search_world import NAME as SEARCH_WORLD
+from arkjax.tasks.search_world import SPLITS as SEARCH_SPLITS
+from arkjax.tasks.search_world import SearchWorldConfig
 from arkjax.tasks.world_documents import Document, make_documents
 from arkjax.tasks.world_grader import WorldGrader
 
@@ -53,10 +60,12 @@ class World:
         asks a question whose hash is excluded.
       evaluation_hashes: `evaluation_hashes(config) -> frozenset[str]`, of the questions that
         neither documents nor training problems may ask.
+      config: the class of its settings, which a run's config has under `world`.
     """
 
     documents: Callable[..., Iterator[Document]]
     evaluation_hashes: Callable[..., frozenset[str]]
+    config: type = WorldConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +78,7 @@ class Task:
       splits: names of the splits that `load` knows.
       load: `load(split, limit=None, **options) -> list[Problem]`. The first `limit` problems of a
         split; None: all. The same arguments give the same problems in the same order.
-      options: which of a run's settings `load` takes by name: "world", the embedded world of the
+      options: which of a run's settings `load` takes by name: "world", the generated world of the
         config; "seed", that of the run; "source", where the config says that the data lie.
       world: what a base model of the task's own can be trained on; None if there is no such thing,
         so that a checkpoint has to be given.
@@ -189,7 +198,15 @@ _TASKS = {
         load_embedded_world,
         options=("world", "seed"),
         world=World(make_documents, evaluation_hashes),
-    )
+    ),
+    SEARCH_WORLD: Task(
+        SEARCH_WORLD,
+        SearchGrader(),
+        SEARCH_SPLITS,
+        load_search_world,
+        options=("world", "seed"),
+        world=World(make_search_documents, search_evaluation_hashes, SearchWorldConfig),
+    ),
 }
 
 # Task files that were run, and the names of the tasks that they registered.

@@ -1,10 +1,11 @@
-"""The embedded world as a TensorFlow Datasets builder that generates and never downloads.
+"""The generated worlds as TensorFlow Datasets builders that generate and never download.
 
 import tensorflow_datasets as tfds
-import arkjax.tasks.tfds_world  # registers the builder
+import arkjax.tasks.tfds_world  # registers the builders
 
 problems = tfds.load("embedded_world/problems", split="test")
 documents = tfds.load("embedded_world/documents", split="train")
+searches = tfds.load("search_world/problems", split="test")
 """
 
 import dataclasses
@@ -14,9 +15,10 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from arkjax.tasks import embedded_world, registry
+from arkjax.tasks import embedded_world, registry, search_world
 from arkjax.tasks.embedded_world import WorldConfig
-from arkjax.tasks.world_documents import make_documents
+from arkjax.tasks.search_sets import SHIPPED_SEARCH_WORLD
+from arkjax.tasks.search_world import SearchWorldConfig
 
 _TRAIN_SEED = 0
 
@@ -36,9 +38,19 @@ class EmbeddedWorldConfig(tfds.core.BuilderConfig):
     train_size: int = 10_000
 
 
+@dataclasses.dataclass(eq=False)
+class SearchWorldTfdsConfig(tfds.core.BuilderConfig):
+    """What to generate; attributes as of `EmbeddedWorldConfig`."""
+
+    content: str = "problems"
+    world: SearchWorldConfig = SHIPPED_SEARCH_WORLD
+    train_size: int = 10_000
+
+
 class EmbeddedWorld(tfds.core.GeneratorBasedBuilder):
     """Problems of the embedded world, or the documents that a base model is trained on."""
 
+    WORLD = embedded_world
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
     BUILDER_CONFIGS = [
@@ -61,11 +73,11 @@ class EmbeddedWorld(tfds.core.GeneratorBasedBuilder):
         else:
             names = ("id", "question", "answer", "domain")
             features = {name: tfds.features.Text() for name in names}
-            features["part"] = tfds.features.ClassLabel(names=embedded_world.PARTS)
+            features["part"] = tfds.features.ClassLabel(names=self.WORLD.PARTS)
             features["items"] = np.int32
         return tfds.core.DatasetInfo(
             builder=self,
-            description=embedded_world.__doc__,
+            description=self.WORLD.__doc__,
             features=tfds.features.FeaturesDict(features),
             license="Apache-2.0",
         )
@@ -73,18 +85,18 @@ class EmbeddedWorld(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         if self.builder_config.content == "documents":
             return {"train": self._generate_examples("train")}
-        return {split: self._generate_examples(split) for split in embedded_world.SPLITS}
+        return {split: self._generate_examples(split) for split in self.WORLD.SPLITS}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-        config = self.builder_config
+        config, task = self.builder_config, registry.get_task(self.WORLD.NAME)
         if config.content == "documents":
-            hashes = registry.evaluation_hashes(config.world)
-            stream = make_documents(config.world, _TRAIN_SEED, hashes)
+            hashes = task.world.evaluation_hashes(config.world)
+            stream = task.world.documents(config.world, _TRAIN_SEED, hashes)
             for number, document in enumerate(itertools.islice(stream, config.train_size)):
                 yield number, dataclasses.asdict(document)
             return
         limit = config.train_size if split == "train" else None
-        problems = registry.load_embedded_world(split, limit, world=config.world, seed=_TRAIN_SEED)
+        problems = task.load(split, limit, world=config.world, seed=_TRAIN_SEED)
         for number, problem in enumerate(problems):
             yield (
                 number,
@@ -96,3 +108,18 @@ class EmbeddedWorld(tfds.core.GeneratorBasedBuilder):
                     **problem.meta,
                 },
             )
+
+
+class SearchWorld(EmbeddedWorld):
+    """Problems of the search world, or the documents that a base model is trained on."""
+
+    WORLD = search_world
+    BUILDER_CONFIGS = [
+        SearchWorldTfdsConfig(name="problems", description="Questions with gold answers."),
+        SearchWorldTfdsConfig(
+            name="documents",
+            description="Texts of a base model.",
+            content="documents",
+            train_size=50_000,
+        ),
+    ]

@@ -1,7 +1,8 @@
 """Four experts, no communication, one vote: what roles alone are worth.
 
 Options: n (samples of each agent), experts (bylines, joined by "+"), agents (who are experts by
-turns; "answer" as the only expert gives agents without roles), temperature, max_tokens.
+turns; 0: one of each; "answer" as the only expert gives agents without roles), temperature,
+max_tokens.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +13,7 @@ EXPERTS = ("accountant", "watchman", "surveyor", "climber")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    o = options(arg, n=1, experts=EXPERTS, agents=4, temperature=0.7, max_tokens=64)
+    o = options(arg, n=1, experts=EXPERTS, agents=0, temperature=0.7, max_tokens=64)
     return ConfigDict(
         {
             "name": "roles",
@@ -23,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
                     "tags": ["expert"],
                     "sampling": {"temperature": o.temperature, "max_tokens": o.max_tokens},
                 }
-                for name, role in cast(o.experts, o.agents)
+                for name, role in cast(o.experts, o.agents or len(o.experts))
             ],
             "stages": [
                 # Said before hearing anybody: the same calls in roles, debate and judge.

@@ -91,7 +91,7 @@ def grader() -> Equality:
 
 # --- debates about the embedded world -------------------------------------------------------------
 
-BASE = SelectionConfig(2, 2, True, correction="no ;")
+BASE = SelectionConfig(2, 2, True, correction="no ;", between=";")
 FIELDS = {field.name for field in dataclasses.fields(SelectionConfig)}
 
 
@@ -108,6 +108,7 @@ class WorldDebates:
         self.chat = PlainChat(self.tokenizer)
         self.base = BASE
         self.no = tuple(self.tokenizer.encode(BASE.correction))
+        self.between = tuple(self.tokenizer.encode(BASE.between))
         rng = random.Random(0)
         self.problems, self.debates = {}, []
         for number in range(count):

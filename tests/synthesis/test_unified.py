@@ -10,7 +10,15 @@ from arkjax.teams.library import load
 from .selecting import select
 
 pytestmark = pytest.mark.fast
-FORMS = ("none", "best", "corrective", "consolidated", "synthesizer", "answer_only")
+FORMS = (
+    "none",
+    "best",
+    "corrective",
+    "consolidated",
+    "synthesizer",
+    "deliberation",
+    "answer_only",
+)
 
 
 # --- properties of all forms ----------------------------------------------------------------------
@@ -26,7 +34,7 @@ def test_tokens_are_recorded_ones_or_the_connecting_text(world, form, gate, fall
         at = 0
         for name, start, end, place in example.provenance["spans"]:
             between = example.target_ids[at:place]
-            assert between in ((), world.no), "nothing but the connecting text is between"
+            assert between in ((), world.no, world.between), "nothing but connecting texts between"
             assert (
                 example.target_ids[place : place + end - start]
                 == world.calls[name].gen_ids[start:end]

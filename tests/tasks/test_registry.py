@@ -34,7 +34,7 @@ def test_own_tasks_can_be_registered_once(no_further_tasks):
     mine = Task("mine", WorldGrader(), ("test",), lambda split, limit=None: [])
     registry.register_task(mine)
     assert get_task("mine") is mine
-    assert set(registry.task_names()) == {"embedded_world", "mine", *BENCHMARKS}
+    assert set(registry.task_names()) == {"embedded_world", "search_world", "mine", *BENCHMARKS}
     with pytest.raises(ConfigError, match="there is a task 'mine' already"):
         registry.register_task(mine)
 

@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from arkjax.shipped import shipped_path
-from arkjax.tasks import embedded_world as world
+from arkjax.tasks import embedded_world, search_world
 
 pytestmark = pytest.mark.fast
 
 DATA = shipped_path("data")
-WORLD = DATA / world.NAME
+WORLDS = (embedded_world.NAME, search_world.NAME)
 ROW = re.compile(r"^\| `([^`]+)` \|.*\| `([0-9a-f]{64})` \|$", re.MULTILINE)
 LISTED = dict(ROW.findall((DATA / "README.md").read_text(encoding="utf-8")))
 FILES = sorted(
@@ -36,14 +36,16 @@ def test_checksums_are_those_of_the_files(name):
     assert LISTED[name] == sha256(DATA / name), f"{name} has changed: so must data/README.md"
 
 
+@pytest.mark.parametrize("name", WORLDS)
 @pytest.mark.parametrize("script", ["make_problem_sets.py", "train_tokenizer.py"])
-def test_scripts_make_the_shipped_files_again(script, tmp_path):
-    subprocess.run([sys.executable, WORLD / script, tmp_path], check=True, capture_output=True)
+def test_scripts_make_the_shipped_files_again(script, name, tmp_path):
+    world = DATA / name
+    subprocess.run([sys.executable, world / script, tmp_path], check=True, capture_output=True)
     made = sorted(tmp_path.iterdir())
     assert made
     for path in made:
-        same = path.read_bytes() == (WORLD / path.name).read_bytes()
-        assert same, f"data/{world.NAME}/{path.name} is not what {script} makes: run it again"
+        same = path.read_bytes() == (world / path.name).read_bytes()
+        assert same, f"data/{name}/{path.name} is not what {script} makes: run it again"
 
 
 def test_files_are_small():

@@ -12,7 +12,7 @@ tfds = pytest.importorskip(
 )
 
 from arkjax.tasks import embedded_world as world  # noqa: E402
-from arkjax.tasks import registry, tfds_world  # noqa: E402
+from arkjax.tasks import registry, search_world, tfds_world  # noqa: E402
 from arkjax.tasks.world_documents import make_documents  # noqa: E402
 
 tfds.disable_progress_bar()
@@ -67,3 +67,20 @@ def turns(row):
 def test_the_builder_is_found_by_name():
     assert "embedded_world" in tfds.list_builders(with_community_datasets=False)
     assert set(tfds_world.EmbeddedWorld.builder_configs) == {"problems", "documents"}
+
+
+def test_the_search_world_has_a_builder_of_its_own(tmp_path):
+    config = tfds_world.SearchWorldTfdsConfig(name="small", train_size=30)
+    builder = tfds_world.SearchWorld(data_dir=tmp_path, config=config)
+    builder.download_and_prepare()
+    rows = {row["id"].decode(): row for row in tfds.as_numpy(builder.as_dataset(split="ood"))}
+    problems = registry.get_task(search_world.NAME).load("ood")
+    assert {name: row["answer"].decode() for name, row in rows.items()} == {
+        problem.id: problem.answer for problem in problems
+    }
+    assert all(
+        search_world.PARTS[rows[p.id]["part"]] == p.meta["part"] and rows[p.id]["items"] == 4
+        for p in problems
+    )
+    assert "search_world" in tfds.list_builders(with_community_datasets=False)
+    assert set(tfds_world.SearchWorld.builder_configs) == {"problems", "documents"}

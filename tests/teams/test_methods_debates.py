@@ -67,6 +67,7 @@ def test_roles(follow):
         opening 0: accountant/0 accountant/1 watchman/0 watchman/1 surveyor/0 surveyor/1 \
 climber/0 climber/1
         = 1, 8 calls""")
+    assert follow("roles:experts=ann+bob").told == "opening 0: ann bob\n= 1, 2 calls"
 
 
 def test_judge(follow):

@@ -10,8 +10,6 @@ from arkjax.evaluation.outcomes import Outcomes
 from arkjax.reporting import systems
 from arkjax.rundir import StageDirectory
 from arkjax.tasks import registry
-from arkjax.tasks.embedded_world import NAME as EMBEDDED_WORLD
-from arkjax.tasks.embedded_world import WorldConfig
 from arkjax.tasks.problems import Problem
 from arkjax.text.tokenizer import Tokenizer
 
@@ -221,12 +219,12 @@ def _problems(
         return {}
     try:
         options: dict[str, Any] = {}
-        if task.name == EMBEDDED_WORLD:
+        if task.world is not None:
             world = {
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in inputs["world"].items()
             }
-            options = {"world": WorldConfig(**world), "seed": inputs["seed"]}
+            options = {"world": task.world.config(**world), "seed": inputs["seed"]}
         if split == TRAIN:
             limit = inputs["sample"]["problems"]
         else:
