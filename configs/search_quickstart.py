@@ -56,6 +56,9 @@ def get_config(arg: str = "") -> ConfigDict:
         "control_no_debate",
     )
     c.student.row_length = 280
+    for phase in (c.student.on_policy, c.student.policy):
+        phase.rollouts.max_tokens = 256
+        phase.rollouts.row_length = 320
     c.student.train.steps = 120
     c.student.train.optimizer.learning_rate = 1e-3
     return c

@@ -128,6 +128,18 @@ class CommandLine:
 
 
 @pytest.fixture(scope="session")
+def beam():
+    """Apache Beam. With ARKJAX_BEAM=1 its absence is a failure."""
+    try:
+        import apache_beam
+    except ImportError as error:
+        if os.environ.get("ARKJAX_BEAM") == "1":
+            pytest.fail(f"ARKJAX_BEAM=1 and Apache Beam cannot be imported: {error}")
+        pytest.skip("Apache Beam is not installed: arkjax[beam], in an environment without SeqIO")
+    return apache_beam
+
+
+@pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory) -> Path:
     """One folder for all processes that run these tests side by side."""
     folder = tmp_path_factory.getbasetemp()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from arkjax.tasks.problems import Grade, Problem
 from arkjax.tasks.search_world import (
+    HIGH,
     LOW,
     OPERATIONS,
     RIGHT,
@@ -37,12 +38,15 @@ class SearchStep:
         is, and what it leaves follows from what was left before; a verdict is true, and every item
         was worked out for it as far as needed; the close is the number that was found right, and is
         right.
+      follows: a value leaves what is stated, whatever the item's value should be; a verdict is what
+        the stated values say, a close the number that was found right. Else the same as `right`.
       n: the number that the step proposes, works out, judges or closes with; None if unread.
       said: the verdict; empty for other steps.
     """
 
     kind: str
     right: bool
+    follows: bool
     n: int | None = None
     said: str = ""
 
@@ -71,19 +75,20 @@ def search_steps(problem: Problem, steps: Sequence[str]) -> tuple[SearchStep, ..
             if done == 0 and proposed is None:
                 proposed = n
             left -= value
-            right = (
+            follows = (
                 n == proposed
                 and done < len(items)
                 and (name, a) == items[done]
-                and value == OPERATIONS[name](n, a)
                 and match[5] == (str(left) if left >= 0 else "none")
             )
             done += 1
-            found.append(SearchStep(VALUE, right, n))
+            right = follows and value == OPERATIONS[name](n, a)
+            found.append(SearchStep(VALUE, right, follows, n))
         elif match := _TRY.fullmatch(text):
             n = int(match[1])
             proposed = n if proposed is None else proposed
-            found.append(SearchStep(TRY, n == proposed and done == 0, n))
+            same = n == proposed and done == 0
+            found.append(SearchStep(TRY, same, same, n))
         elif match := _VERDICT.fullmatch(text):
             worked_out = done == len(items) or (done > 0 and left < 0)
             right = (
@@ -91,7 +96,9 @@ def search_steps(problem: Problem, steps: Sequence[str]) -> tuple[SearchStep, ..
                 and proposed is not None
                 and match[1] == truth_about(items, total, proposed)
             )
-            found.append(SearchStep(VERDICT, right, proposed, match[1]))
+            stated = HIGH if left < 0 else LOW if left else RIGHT
+            follows = worked_out and proposed is not None and match[1] == stated
+            found.append(SearchStep(VERDICT, right, follows, proposed, match[1]))
             if bounds and proposed is not None:
                 bounds = narrowed(*bounds, proposed, match[1])
             approved = proposed if match[1] == RIGHT else None
@@ -101,13 +108,13 @@ def search_steps(problem: Problem, steps: Sequence[str]) -> tuple[SearchStep, ..
             right = low <= n <= high and bounds in (None, (low, high))
             bounds, proposed, approved = (low, high), n, None
             done, left = 0, total
-            found.append(SearchStep(PROPOSE, right, n))
+            found.append(SearchStep(PROPOSE, right, right, n))
         elif match := _CLOSE.fullmatch(text):
             n = int(match[1])
             right = n == approved and truth_about(items, total, n) == RIGHT
-            found.append(SearchStep(CLOSE, right, n))
+            found.append(SearchStep(CLOSE, right, n == approved, n))
         else:
-            found.append(SearchStep(UNREAD, False))
+            found.append(SearchStep(UNREAD, False, False))
     return tuple(found)
 
 
@@ -161,6 +168,10 @@ class SearchGrader:
     def right_steps(self, problem: Problem, steps: Sequence[str]) -> list[bool]:
         """Whether each step is right; see `SearchStep.right`. A wrong guess is no wrong step."""
         return [step.right for step in search_steps(problem, steps)]
+
+    def consistent_steps(self, problem: Problem, steps: Sequence[str]) -> list[bool]:
+        """Whether each step follows from what is stated before it; see `SearchStep.follows`."""
+        return [step.follows for step in search_steps(problem, steps)]
 
     def first_wrong_step(self, problem: Problem, text: str) -> int | None:
         """Index of the first step that is wrong; None if every step is right."""

@@ -11,9 +11,9 @@ from arkjax.tasks.problems import Problem
 from arkjax.tasks.search_world import SearchWorldConfig
 
 # How many problems each evaluation set has, in the order in which they are drawn, and the seed of
-# all of them.
+# all of them: not 0, on whose problems the settings of the shipped config were tried.
 EVALUATION_SIZES = {"validation": 200, "test": 1000, "ood": 1000}
-EVALUATION_SEED = 0
+EVALUATION_SEED = 1
 
 # The world of the shipped evaluation sets, of the SeqIO tasks and of the TFDS data set.
 SHIPPED_SEARCH_WORLD = SearchWorldConfig(

@@ -15,19 +15,27 @@ from arkjax.teams.arguments import options
 # By name: the config of a world's main job, which this one repeats with more of everything.
 WORLDS = {"embedded": "quickstart", "search": "search_quickstart"}
 
-STUDENTS = (
-    "student_rsft",
-    "student_rsft_unverified",
-    "student_da",
-    "student_da_unverified",
-    "student_logit",
-    "student_on_policy",
-    "student_pad",
-    "student_da_then_pad",
-    "control_single_agent",
-    "control_no_debate",
-    "control_answer_only",
-)
+STUDENTS = {
+    "embedded": (
+        "student_rsft",
+        "student_rsft_unverified",
+        "student_da",
+        "student_da_unverified",
+        "student_logit",
+        "student_on_policy",
+        "student_pad",
+        "student_da_then_pad",
+    ),
+    # Where the way to the answer is what there is to learn.
+    "search": (
+        "student_deliberation",
+        "student_deliberation_unverified",
+        "student_deliberation_then_grpo",
+        "student_rsft",
+        "student_rsft_unverified",
+    ),
+}
+CONTROLS = ("control_single_agent", "control_no_debate", "control_answer_only")
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -41,7 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c = load(WORLDS[o.world])
     c.name = "embedded_study" if o.world == "embedded" else f"embedded_study-{o.world}"
     c.seeds = (0, 1, 2)
-    c.students = STUDENTS
+    c.students = STUDENTS[o.world] + CONTROLS
     c.evaluation.splits = ("test", "ood")
     return c
 

@@ -292,9 +292,8 @@ def test_calls_of_other_models_cannot_be_replayed(trajectories, run_copy, team):
 
 
 def test_what_is_selected_by_beam_is_what_the_stage_synthesize_made(
-    trajectories, run_copy, team, tmp_path
+    beam, trajectories, run_copy, team, tmp_path
 ):
-    pytest.importorskip("apache_beam", reason="Apache Beam is not installed: arkjax[beam]")
     out, rows = tmp_path / "examples", tmp_path / "rows"
     command = ("select", run_copy, "--out", out, "--rows", rows, "--workers", 1)
     done = trajectories(*command)

@@ -21,11 +21,6 @@ from arkjax.trajectories.store import CallStore
 
 
 @pytest.fixture(scope="module")
-def beam():
-    return pytest.importorskip("apache_beam", reason="Apache Beam is not installed: arkjax[beam]")
-
-
-@pytest.fixture(scope="module")
 def record(world, tmp_path_factory):
     """The debates of the world, spread over the shards of three stores."""
     folder = tmp_path_factory.mktemp("record")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from arkjax.errors import DataError
 from arkjax.tasks import search_world as world
-from arkjax.tasks.problems import StepGrader
+from arkjax.tasks.problems import StepChecker, StepGrader
 from arkjax.tasks.search_grader import SearchGrader
 
 pytestmark = pytest.mark.fast
@@ -30,6 +30,23 @@ def test_it_is_a_step_grader_and_the_example_holds():
     assert isinstance(GRADER, StepGrader) and PROBLEM.answer == "5"
     assert GRADER.holds(PROBLEM, WHOLE) and GRADER.first_wrong_step(PROBLEM, WHOLE) is None
     assert GRADER.right_steps(PROBLEM, WHOLE.split(";")) == [True] * 13
+
+
+def test_a_step_can_follow_from_what_is_stated_and_still_be_wrong():
+    assert isinstance(GRADER, StepChecker)
+    steps = WHOLE.split(";")
+    assert GRADER.consistent_steps(PROBLEM, steps) == [True] * 13
+    # 3 is not what the cap gives for 5, but what it would leave is stated rightly, and so is the
+    # verdict on what is left in the end.
+    wrong = (
+        "try 5 ; cap 3 5 is 5 left 8 ; least 7 5 is 7 left 1 ; over 2 5 is 3 left none ; so high"
+    )
+    assert GRADER.consistent_steps(PROBLEM, wrong.split(";")) == [True] * 5
+    assert GRADER.right_steps(PROBLEM, wrong.split(";")) == [True, False, True, True, False]
+    # It adds up to another verdict, and to another remainder.
+    for before, after in (("so high", "so low"), ("left 1 ", "left 2 ")):
+        steps = wrong.replace(before, after).split(";")
+        assert False in GRADER.consistent_steps(PROBLEM, steps)
 
 
 @pytest.mark.parametrize(
