@@ -22,8 +22,8 @@ def standard_claims(outcomes: Outcomes) -> list[Claim]:
     present = outcomes.distinct("system")
     claims: list[Claim] = []
     for split in systems.ordered_splits(outcomes.distinct("split")):
-        parts = outcomes.select(split=split).distinct("part")
-        for part in (None, "multi") if "multi" in parts and len(parts) > 1 else (None,):
+        hardest = systems.hardest(outcomes.select(split=split).distinct("part"))
+        for part in (None, hardest) if hardest else (None,):
             rivals = ("base", "self_consistency", "role_vote")
             claims += [("team", rival, split, part) for rival in rivals]
             for student in systems.verified_students(present):

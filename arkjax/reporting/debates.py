@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from arkjax.reporting import systems
+
 MOST = 2
 """How many debates of a kind are shown."""
 
@@ -109,8 +111,8 @@ def choose_debates(debates: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
     """Up to two debates of each of `KINDS`, kind by kind; the same ones for the same input.
 
     A debate is shown once, under the first kind that it was chosen for. Among equals the shortest
-    is the easiest to read; of those that a student alone solved, first those with traps in several
-    domains (part "multi").
+    is the easiest to read; of those that a student alone solved, first those of the hardest
+    part of an embedded world.
 
     Args:
       debates: records of `debate_record`.
@@ -124,7 +126,7 @@ def choose_debates(debates: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
     for kind in KINDS:
         found = [i for i, of in enumerate(examples) if kind in of]
         if kind == "student_right":
-            found.sort(key=lambda i: pool[i]["part"] != "multi")
+            found.sort(key=lambda i: pool[i]["part"] not in systems.HARDEST)
         for i in [i for i in found if i not in chosen][:MOST]:
             chosen[i] = kind
     return [

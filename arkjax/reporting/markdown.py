@@ -26,14 +26,14 @@ def results_table(report: Mapping[str, Any], command: str | None = None) -> str:
     splits = systems.ordered_splits(report["splits"])
     sections = report["splits"]
     main = splits[0]
-    hard = "multi" in sections[main].get("parts", ())
+    hard = systems.hardest(sections[main].get("parts", ()))
     paper = {}
     for row in report.get("published", {}).get("rows", ()):
         paper.setdefault(row["split"], {})[row["system"]] = percent(row["paper"])
     compared = [split for split in splits if split in paper]
     head = ["system", *(f"{split}, %" for split in splits)]
     head += [f"paper: {split}, %" for split in compared]
-    head += [f"{main}, multi, %"] if hard else []
+    head += [f"{main}, {hard}, %"] if hard else []
     head += ["calls", "generated tokens"]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for name in systems.ordered({n for split in splits for n in sections[split]["systems"]}):
@@ -42,7 +42,7 @@ def results_table(report: Mapping[str, Any], command: str | None = None) -> str:
         row = [_text(systems.label(name)), *map(_cell, entries)]
         row += [paper[split].get(name, "–") for split in compared]
         if hard:
-            row.append(_cell(entries[0]["by_part"].get("multi") if entries[0] else None))
+            row.append(_cell(entries[0]["by_part"].get(hard) if entries[0] else None))
         lines.append([*row, f"{cost['calls']:.1f}", f"{cost['generated_tokens']:,.0f}"])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     sizes = ", ".join(f"{split} {sections[split]['n']:,}" for split in splits)

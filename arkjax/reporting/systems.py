@@ -88,14 +88,29 @@ def ordered(systems: Iterable[str]) -> list[str]:
     return sorted(systems, key=rank)
 
 
+HARDEST = {
+    "multi": "problems that no single role can solve, so that only a team that shares its results "
+    "can be right by skill",
+    "far": "problems whose solution is far from what everybody guesses, so that only who checks "
+    "and tries again can be right by skill",
+}
+"""Parts of the embedded worlds on which communication has to show its worth, and why."""
+
+
+def hardest(parts: Iterable[str]) -> str | None:
+    """Which of `HARDEST` is among the parts of a split; None if the split has no other part."""
+    parts = list(parts)
+    return next((part for part in HARDEST if part in parts and len(parts) > 1), None)
+
+
 def ordered_splits(splits: Iterable[str]) -> list[str]:
     """The test split first, then the others by name."""
     return sorted(splits, key=lambda split: (split != "test", split))
 
 
 def ordered_parts(parts: Iterable[str]) -> list[str]:
-    """From the easiest part of the embedded world to the hardest, then others by name."""
-    known = ("plain", "single", "multi")
+    """From the easiest part of an embedded world to the hardest, then others by name."""
+    known = ("plain", "single", "near", *HARDEST)
     return sorted(parts, key=lambda part: (known.index(part) if part in known else 9, part))
 
 

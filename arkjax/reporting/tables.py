@@ -60,28 +60,26 @@ def all_systems(report: Report) -> str:
     splits = systems.ordered_splits(report["splits"])
     sections = report["splits"]
     names = systems.ordered({n for split in splits for n in sections[split]["systems"]})
-    hard = [split for split in splits if "multi" in sections[split]["parts"]]
+    found = {split: systems.hardest(sections[split]["parts"]) for split in splits}
+    hard = {split: part for split, part in found.items() if part}
     entries_of = {n: [sections[split]["systems"].get(n) for split in splits] for n in names}
     costs = {n: next(entry for entry in entries if entry) for n, entries in entries_of.items()}
     fields = _cost_fields(costs)
     rows = []
     for n in names:
         cells = [_accuracy(entry) for entry in entries_of[n]]
-        for split in hard:
+        for split, part in hard.items():
             entry = sections[split]["systems"].get(n)
-            cells.append(_accuracy(entry["by_part"].get("multi") if entry else None))
+            cells.append(_accuracy(entry["by_part"].get(part) if entry else None))
         cells += [number(costs[n][field]) for field in fields]
         rows.append([name(n, costs[n]["oracle"], meaning=True), *cells])
     head = ["system", *(f"{split}, %" for split in splits)]
-    head += [f"{split}, multi, %" for split in hard]
+    head += [f"{split}, {part}, %" for split, part in hard.items()]
     head += [_COSTS[field] for field in fields]
     caption = "Right answers with 95% intervals; cost per problem on the first split."
     text = table(caption, head, rows, range(1, len(head)))
-    if hard:
-        text += (
-            '<p class="soft">multi: problems that no single role can solve, '
-            "so that only a team that shares its results can be right by skill.</p>"
-        )
+    for part in dict.fromkeys(hard.values()):
+        text += f'<p class="soft">{esc(part)}: {esc(systems.HARDEST[part])}.</p>'
     return text
 
 

@@ -366,3 +366,9 @@ def test_wrong_seeds_and_empty_tables_are_refused():
     rows = outcomes().records()[:-1]
     with pytest.raises(DataError, match="answered 0 times"):
         build(Outcomes.from_records(rows))
+
+
+def test_the_hardest_part_of_either_world_is_compared_by_itself():
+    assert systems.hardest(["plain", "single", "multi"]) == "multi"
+    assert systems.hardest(["far", "near", "plain"]) == "far"
+    assert systems.hardest(["far"]) is None and systems.hardest([]) is None
