@@ -21,7 +21,8 @@ from arkjax.reporting.systems import CONTROLS
 from arkjax.run_config import RunConfig
 from arkjax.sharding import ShardingRules, make_mesh
 from arkjax.shipped import shipped_path
-from arkjax.tasks.registry import evaluation_hashes, get_task
+from arkjax.tasks.embedded_sets import EMBEDDED_SETS
+from arkjax.tasks.registry import get_task
 from arkjax.tasks.world_documents import make_documents
 from arkjax.text.chat import PlainChat
 from arkjax.text.tokenizer import Tokenizer
@@ -206,7 +207,7 @@ def test_no_evaluation_question_is_ever_trained_on(tiny_run):
             assert chosen and chosen <= trained
     training = TINY.base.train
     documents = base_rows(
-        make_documents(TINY.world, 0, evaluation_hashes(TINY.world)),
+        make_documents(TINY.world, 0, EMBEDDED_SETS.hashes(TINY.world)),
         tokenizer,
         PlainChat(tokenizer),
         TINY.base.row_length,

@@ -18,17 +18,15 @@ there by roles or by talk, and a demonstration that still shows a gain is broken
 
 import dataclasses
 import itertools
-import json
 import random
 import re
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 from arkjax.errors import ConfigError, DataError
+from arkjax.tasks.drawing import check_items, check_shares, draw_mixture, draw_problems
 from arkjax.tasks.problems import Problem
 
 NAME = "embedded_world"
-SPLITS = ("train", "validation", "test", "ood")
 PARTS = ("plain", "single", "multi")
 BARE_BYLINE = "answer"
 JUDGE = "judge"
@@ -139,14 +137,7 @@ class WorldConfig:
     earlier_weight: float
 
     def __post_init__(self) -> None:
-        for name in ("part_rates", "train_part_rates"):
-            rates = getattr(self, name)
-            if len(rates) != len(PARTS) or abs(sum(rates) - 1) > 1e-6 or min(rates) < 0:
-                raise ConfigError(
-                    f"world.{name} is {rates}: give {len(PARTS)} shares for {', '.join(PARTS)} "
-                    "that sum to 1"
-                )
-        for name in (
+        shares = (
             "trap_rate",
             "slip_rate",
             "untagged_rate",
@@ -154,20 +145,13 @@ class WorldConfig:
             "expert_among_untagged",
             "adoption_rate",
             "earlier_weight",
-        ):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"world.{name} is {getattr(self, name)}: it must be in [0, 1]")
+        )
+        check_shares(self, PARTS, shares)
         if self.digit_skew < 0:
             raise ConfigError(f"world.digit_skew is {self.digit_skew}: it must not be negative")
         if self.untagged_rate + self.byline_rate > 1:
             raise ConfigError("world.untagged_rate + world.byline_rate must not exceed 1")
-        if min(self.items, *self.train_items, *self.document_items) < 2:
-            raise ConfigError("world: problems and documents need at least 2 items")
-        if self.ood_items < min(map(len, UNSEEN_MIXTURES)):
-            raise ConfigError(
-                f"world.ood_items is {self.ood_items}: the smallest unseen mixture has "
-                f"{min(map(len, UNSEEN_MIXTURES))} domains"
-            )
+        check_items(self, UNSEEN_MIXTURES, "domains")
         if self.discussion_steps < 3 * max(self.document_items):
             raise ConfigError(
                 f"world.discussion_steps is {self.discussion_steps}: two participants and one last "
@@ -265,18 +249,10 @@ def _draw_item(rng: random.Random, domain: str, trap: bool) -> Item:
     return (domain, *rng.choice(INPUTS[domain, trap]))
 
 
-def draw_domains(rng: random.Random, mixtures: Collection[tuple[str, ...]], k: int) -> list[str]:
-    """Domains of k items: every domain of one mixture at least once, as far as k allows."""
-    mixture = rng.choice([m for m in mixtures if len(m) <= k])
-    domains = [*mixture, *rng.choices(mixture, k=k - len(mixture))]
-    rng.shuffle(domains)
-    return domains
-
-
 def _draw_problem_items(
     rng: random.Random, mixtures: Collection[tuple[str, ...]], k: int, part: str
 ) -> tuple[Item, ...]:
-    domains = draw_domains(rng, mixtures, k)
+    domains = draw_mixture(rng, mixtures, k)
     distinct = sorted(set(domains))
     if part == "plain":
         trapped: list[str] = []
@@ -304,101 +280,21 @@ def make_problem(items: tuple[Item, ...], problem_id: str) -> Problem:
     )
 
 
-# Draws in a row without a new problem after which a world counts as exhausted.
-_MOST_MISSES = 10_000
-
-
 def make_problems(
     config: WorldConfig, split: str, count: int, seed: int, exclude: Collection[str] = ()
 ) -> list[Problem]:
-    """Draw `count` distinct problems of a split, in the split's shares of parts.
+    """Draw `count` distinct problems of a split; see `arkjax.tasks.drawing.draw_problems`.
 
-    Args:
-      config: the world.
-      split: one of `SPLITS`; "ood" has more items and unseen mixtures of domains.
-      count: how many problems.
-      seed: with the split and the config, it determines the problems.
-      exclude: question hashes that must not appear (those of other splits).
-
-    Raises:
-      ConfigError: if the split is unknown, `count` is not positive, or the world has not that many
-        distinct problems.
+    Those of "ood" have more items, and mixtures of domains that are unseen.
     """
-    if split not in SPLITS:
-        raise ConfigError(
-            f"embedded world has no split {split!r}: choose one of {', '.join(SPLITS)}"
-        )
-    if count < 1:
-        raise ConfigError(f"{count} problems asked of split {split!r}: ask for at least one")
-    rng = random.Random(f"{NAME}/{split}/{seed}")
-    ood = split == "ood"
-    mixtures = UNSEEN_MIXTURES if ood else SEEN_MIXTURES
-    lengths = {"train": config.train_items, "ood": (config.ood_items,)}.get(split, (config.items,))
-    rates = config.train_part_rates if split == "train" else config.part_rates
-    parts = _shares(rng, rates, count)
-    taken = set(exclude)
-    problems: list[Problem] = []
-    misses = 0
-    while len(problems) < count:
-        misses += 1
-        if misses > _MOST_MISSES:
-            raise ConfigError(
-                f"found only {len(problems)} of {count} distinct problems of split {split!r}: ask "
-                f"for fewer, or for more than {max(lengths)} items a problem"
-            )
+    mixtures = UNSEEN_MIXTURES if split == "ood" else SEEN_MIXTURES
+
+    def draw(
+        rng: random.Random, lengths: tuple[int, ...], part: str, problem_id: str
+    ) -> Problem | None:
+        # A draw among one would move the generator on, and with it the shipped sets.
         k = lengths[0] if len(lengths) == 1 else rng.choice(lengths)
-        items = _draw_problem_items(rng, mixtures, k, parts[len(problems)])
-        if part_of(items) != parts[len(problems)]:
-            continue
-        problem = make_problem(items, f"{split}-{seed}-{len(problems):05d}")
-        if problem.question_hash not in taken:
-            taken.add(problem.question_hash)
-            problems.append(problem)
-            misses = 0
-    return problems
+        items = _draw_problem_items(rng, mixtures, k, part)
+        return make_problem(items, problem_id) if part_of(items) == part else None
 
-
-def _shares(rng: random.Random, rates: Collection[float], count: int) -> list[str]:
-    """`count` part names in exactly these shares (rounded), shuffled."""
-    bounds = [round(count * total) for total in itertools.accumulate(rates)]
-    starts = [0, *bounds[:-1]]
-    names = [p for p, lo, hi in zip(PARTS, starts, bounds, strict=True) for _ in range(lo, hi)]
-    rng.shuffle(names)
-    return names
-
-
-def save_problems(path: Path, problems: Collection[Problem]) -> None:
-    """Write problems as JSON lines."""
-    path.write_text("".join(json.dumps(dataclasses.asdict(p)) + "\n" for p in problems))
-
-
-def load_problems(path: Path) -> list[Problem]:
-    """Read problems written by `save_problems`.
-
-    Raises:
-      DataError: if the file is missing or a line is not a problem; names file and line.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read problems from {path}: {error}") from error
-    problems = []
-    for number, line in enumerate(lines, 1):
-        try:
-            problems.append(_problem(json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path}, line {number}: not a problem ({error})") from error
-    if not problems:
-        raise DataError(f"{path} holds no problems")
-    return problems
-
-
-def _problem(fields: dict) -> Problem:
-    """A problem from its fields; ValueError or TypeError if they are not those of a problem."""
-    problem = Problem(**fields)
-    for name in ("id", "question", "answer", "task", "domain"):
-        if not isinstance(getattr(problem, name), str):
-            raise ValueError(f"{name} is not a string")
-    if not isinstance(problem.meta, dict):
-        raise ValueError("meta is not an object")
-    return problem
+    return draw_problems(NAME, PARTS, draw, config, split, count, seed, exclude)

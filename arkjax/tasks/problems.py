@@ -6,6 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 
+def question_hash(question: str) -> str:
+    """SHA-256 of a question's words, however they are spaced."""
+    return hashlib.sha256(" ".join(question.split()).encode()).hexdigest()
+
+
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """One question with its gold answer.
@@ -29,7 +34,7 @@ class Problem:
     @property
     def question_hash(self) -> str:
         """SHA-256 of the question's text: two problems with the same words are the same problem."""
-        return hashlib.sha256(" ".join(self.question.split()).encode()).hexdigest()
+        return question_hash(self.question)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,54 +1,27 @@
 """Tasks by name: where their problems come from and the grader that goes with them."""
 
 import dataclasses
-import difflib
-import functools
 import importlib.util
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from arkjax.errors import ConfigError
-from arkjax.shipped import shipped_path
-from arkjax.tasks import embedded_world
 from arkjax.tasks.benchmarks import Benchmark
 from arkjax.tasks.benchmarks.table import BENCHMARKS
+from arkjax.tasks.documents import Document
+from arkjax.tasks.drawing import SPLITS
+from arkjax.tasks.embedded_sets import EMBEDDED_SETS
 from arkjax.tasks.embedded_world import WorldConfig
+from arkjax.tasks.names import unknown_name
 from arkjax.tasks.problems import Grader, Problem
 from arkjax.tasks.search_documents import make_documents as make_search_documents
 from arkjax.tasks.search_grader import SearchGrader
-from arkjax.tasks.search_sets import evaluation_hashes as search_evaluation_hashes
-from arkjax.tasks.search_sets import load_search_world
-from arkjax.tasks.search_world import NAME as SEARCH_WORLD
-from arkjax.tasks.search_world import SPLITS as SEARCH_SPLITS
+from arkjax.tasks.search_sets import SEARCH_SETS
 from arkjax.tasks.search_world import SearchWorldConfig
-from arkjax.tasks.world_documents import Document, make_documents
+from arkjax.tasks.world_documents import make_documents
 from arkjax.tasks.world_grader import WorldGrader
-
-# The fixed evaluation sets of the embedded world: how many problems each has, in the order in which
-# they are drawn, and the seed of all of them.
-EVALUATION_SIZES = {"validation": 200, "test": 1000, "ood": 1000}
-EVALUATION_SEED = 0
-
-# The world of the shipped evaluation sets, of the SeqIO tasks and of the TFDS data set.
-SHIPPED_WORLD = WorldConfig(
-    negative=False,
-    items=3,
-    ood_items=4,
-    train_items=(2, 3),
-    document_items=(2, 3, 4),
-    discussion_steps=20,
-    part_rates=(0.4, 0.3, 0.3),
-    train_part_rates=(0.4, 0.3, 0.3),
-    trap_rate=0.25,
-    digit_skew=0.7,
-    slip_rate=0.02,
-    untagged_rate=0.3,
-    byline_rate=0.3,
-    expert_among_untagged=0.5,
-    adoption_rate=0.9,
-    earlier_weight=1.0,
-)
+from arkjax.tasks.world_sets import WorldSets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,121 +65,24 @@ class Task:
     world: World | None = None
 
 
-# --- the embedded world -------------------------------------------------------------------------
-
-
-def draw_evaluation_sets(world: WorldConfig) -> dict[str, list[Problem]]:
-    """Draw the evaluation sets of a world, no question twice: one list of problems a split."""
-    sets: dict[str, list[Problem]] = {}
-    taken: set[str] = set()
-    for split, size in EVALUATION_SIZES.items():
-        sets[split] = embedded_world.make_problems(world, split, size, EVALUATION_SEED, taken)
-        taken |= {problem.question_hash for problem in sets[split]}
-    return sets
-
-
-def evaluation_sets(world: WorldConfig | None = None) -> dict[str, list[Problem]]:
-    """The evaluation sets of a world: the shipped files where they are its own, else drawn anew.
-
-    Args:
-      world: None for the shipped sets.
-
-    Raises:
-      DataError: if a shipped file is missing or damaged.
-    """
-    draws = _what_draws(world or SHIPPED_WORLD)
-    return {split: list(problems) for split, problems in _evaluation_sets(draws).items()}
-
-
-def evaluation_hashes(world: WorldConfig | None = None) -> frozenset[str]:
-    """Question hashes of all evaluation problems of a world (None: the shipped ones).
-
-    Neither the documents of a base model nor the problems that a team works on for training may
-    ask any of these questions.
-    """
-    return _evaluation_hashes(_what_draws(world or SHIPPED_WORLD))
-
-
-def _what_draws(world: WorldConfig) -> WorldConfig:
-    """The shipped world with those fields of `world` that determine its evaluation problems."""
-    return dataclasses.replace(
-        SHIPPED_WORLD,
-        items=world.items,
-        ood_items=world.ood_items,
-        part_rates=tuple(world.part_rates),
+def _generated(sets: WorldSets, grader: Grader, documents: Callable, config: type) -> Task:
+    """The task of a world that is generated."""
+    return Task(
+        sets.name,
+        grader,
+        SPLITS,
+        sets.load,
+        options=("world", "seed"),
+        world=World(documents, sets.hashes, config),
     )
 
 
-@functools.lru_cache(maxsize=4)
-def _evaluation_sets(world: WorldConfig) -> dict[str, list[Problem]]:
-    if world != SHIPPED_WORLD:
-        return draw_evaluation_sets(world)
-    return {
-        split: embedded_world.load_problems(
-            shipped_path(f"data/{embedded_world.NAME}/{split}.jsonl")
-        )
-        for split in EVALUATION_SIZES
-    }
-
-
-@functools.lru_cache(maxsize=4)
-def _evaluation_hashes(world: WorldConfig) -> frozenset[str]:
-    sets = _evaluation_sets(world)
-    return frozenset(p.question_hash for problems in sets.values() for p in problems)
-
-
-def load_embedded_world(
-    split: str, limit: int | None = None, *, world: WorldConfig | None = None, seed: int = 0
-) -> list[Problem]:
-    """Problems of the embedded world.
-
-    Args:
-      split: "train" is drawn, and asks no evaluation question; the others are fixed sets.
-      limit: how many; "train" has no end, so it needs a number, and draws anew for each: its parts
-        have their exact shares in any number of problems.
-      world: None for the world of the shipped sets.
-      seed: of "train"; the other splits are the same for every seed.
-
-    Raises:
-      ConfigError: if the split is unknown, or does not have that many problems.
-    """
-    if split not in embedded_world.SPLITS:
-        raise ConfigError(_unknown(f"split of {embedded_world.NAME}", split, embedded_world.SPLITS))
-    if limit is not None and limit < 1:
-        raise ConfigError(f"{limit} problems asked of split {split!r}: ask for at least one")
-    if split == "train":
-        if limit is None:
-            raise ConfigError("the embedded world's train split has no end: say how many problems")
-        world = world or SHIPPED_WORLD
-        return embedded_world.make_problems(world, split, limit, seed, evaluation_hashes(world))
-    problems = evaluation_sets(world)[split]
-    if limit is not None and limit > len(problems):
-        raise ConfigError(
-            f"{limit} problems asked of split {split!r} of {embedded_world.NAME}, which has "
-            f"{len(problems)}: ask for at most that many"
-        )
-    return problems[:limit]
-
-
-# --- names --------------------------------------------------------------------------------------
-
 _TASKS = {
-    embedded_world.NAME: Task(
-        embedded_world.NAME,
-        WorldGrader(),
-        embedded_world.SPLITS,
-        load_embedded_world,
-        options=("world", "seed"),
-        world=World(make_documents, evaluation_hashes),
-    ),
-    SEARCH_WORLD: Task(
-        SEARCH_WORLD,
-        SearchGrader(),
-        SEARCH_SPLITS,
-        load_search_world,
-        options=("world", "seed"),
-        world=World(make_search_documents, search_evaluation_hashes, SearchWorldConfig),
-    ),
+    task.name: task
+    for task in (
+        _generated(EMBEDDED_SETS, WorldGrader(), make_documents, WorldConfig),
+        _generated(SEARCH_SETS, SearchGrader(), make_search_documents, SearchWorldConfig),
+    )
 }
 
 # Task files that were run, and the names of the tasks that they registered.
@@ -263,10 +139,10 @@ def get_task(name: str) -> Task:
         if not rest and len(known) == 1:
             return _TASKS[known[0]]
         if rest not in known:
-            raise ConfigError(_unknown(f"task of {file}", rest, known))
+            raise ConfigError(unknown_name(f"task of {file}", rest, known))
         return _TASKS[rest]
     if name not in _TASKS:
-        raise ConfigError(_unknown("task", name, task_names()))
+        raise ConfigError(unknown_name("task", name, task_names()))
     return _TASKS[name]
 
 
@@ -296,9 +172,3 @@ def _run_task_file(path: Path) -> tuple[str, ...]:
         raise ConfigError(f"{path} registers no task: call arkjax.tasks.registry.register_task")
     _FILES[path] = added
     return added
-
-
-def _unknown(what: str, name: str, known: list[str] | tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(str(name), list(known), n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"there is no {what} {name!r}; {hint}known: {', '.join(known)}"

@@ -1,9 +1,10 @@
 """The search world's documents: proposals, and discussions of a solver and a critic."""
 
-import hashlib
 import random
 from collections.abc import Collection, Iterator
 
+from arkjax.tasks.documents import Document, Turn, slip
+from arkjax.tasks.problems import question_hash
 from arkjax.tasks.search_world import (
     BARE_BYLINE,
     BYLINES,
@@ -27,7 +28,6 @@ from arkjax.tasks.search_world import (
     true_values,
     verdict_on,
 )
-from arkjax.tasks.world_documents import Document, Turn
 
 
 def make_documents(
@@ -44,7 +44,7 @@ def make_documents(
     while True:
         items, total, _ = draw_question(rng, SEEN_MIXTURES, rng.choice(config.document_items))
         question = question_text(items, total)
-        if hashlib.sha256(question.encode()).hexdigest() in exclude:
+        if question_hash(question) in exclude:
             continue
         n = _first(config, rng, items, total)
         if rng.random() < config.proposal_rate:
@@ -101,7 +101,7 @@ def _check(
         values = true_values(items, n)
         if rng.random() < config.slip_rate:
             at = rng.randrange(len(values))
-            values[at] = (values[at] + rng.randint(1, 9)) % 10
+            values[at] = slip(rng, values[at])
     steps, left = checked(items, total, n, values)
     verdict = rng.choice(VERDICTS) if config.negative else verdict_on(left)
     return " ".join([*steps, f"so {verdict}"]), verdict

@@ -4,7 +4,8 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from arkjax.tasks.problems import Grade, Problem
+from arkjax.tasks.final_digit import FinalDigitGrader, clauses
+from arkjax.tasks.problems import Problem
 from arkjax.tasks.search_world import (
     HIGH,
     LOW,
@@ -16,7 +17,6 @@ from arkjax.tasks.search_world import (
 )
 
 # ASCII digits only: \d would take the digits of every script.
-_FINAL = re.compile(r"\bso ([0-9])[\s;]*$")
 _VALUE = re.compile(r"\s*(\w+) ([0-9]) ([0-9]) is ([0-9]) left ([0-9]{1,3}|none)\s*")
 _VERDICT = re.compile(r"\s*so (low|high|right)\s*")
 _PROPOSAL = re.compile(r"\s*from ([0-9]) to ([0-9]) so ([0-9])\s*")
@@ -141,29 +141,10 @@ class SearchQuality:
     corrected: bool
 
 
-class SearchGrader:
+class SearchGrader(FinalDigitGrader):
     """Grades by the digit that closes the answer ("so 7"); every step of a search is checkable."""
 
-    def extract(self, text: str) -> str | None:
-        """The digit that the answer ends on, or None."""
-        match = _FINAL.search(text[-64:])
-        return match.group(1) if match else None
-
-    def equal(self, a: str, b: str) -> bool:
-        """Whether two final digits are the same."""
-        return a == b
-
-    def accepts(self, problem: Problem, answer: str) -> bool:
-        """Whether a final digit is the gold answer."""
-        return self.equal(answer, problem.answer)
-
-    def grade(self, problem: Problem, text: str) -> Grade:
-        """Compare the final digit with the gold answer."""
-        extracted = self.extract(text)
-        if extracted is None:
-            return Grade(False, None, "the text does not end in 'so' and a digit")
-        correct = extracted == problem.answer
-        return Grade(correct, extracted, "matches" if correct else f"expected {problem.answer}")
+    final = re.compile(r"\bso ([0-9])[\s;]*$")
 
     def right_steps(self, problem: Problem, steps: Sequence[str]) -> list[bool]:
         """Whether each step is right; see `SearchStep.right`. A wrong guess is no wrong step."""
@@ -175,7 +156,7 @@ class SearchGrader:
 
     def first_wrong_step(self, problem: Problem, text: str) -> int | None:
         """Index of the first step that is wrong; None if every step is right."""
-        right = self.right_steps(problem, _clauses(text))
+        right = self.right_steps(problem, clauses(text))
         return right.index(False) if False in right else None
 
     def read_step(self, text: str) -> tuple[str, str] | None:
@@ -195,7 +176,7 @@ class SearchGrader:
 
     def holds(self, problem: Problem, text: str) -> bool:
         """Whether the answer is right, was checked and found so, and no step is wrong."""
-        steps = search_steps(problem, _clauses(text))
+        steps = search_steps(problem, clauses(text))
         checked = any(s.kind == VERDICT and s.said == RIGHT for s in steps)
         return (
             self.grade(problem, text).correct
@@ -206,7 +187,7 @@ class SearchGrader:
 
     def quality(self, problem: Problem, text: str) -> SearchQuality:
         """How a search went; of any text, one that states nothing included."""
-        steps = search_steps(problem, _clauses(text))
+        steps = search_steps(problem, clauses(text))
         values = [step for step in steps if step.kind == VALUE]
         verdicts = [step for step in steps if step.kind == VERDICT]
         named = [step.n for step in steps if step.kind in (PROPOSE, CLOSE)]
@@ -230,8 +211,3 @@ class SearchGrader:
             started_wrong=wrong,
             corrected=wrong and self.grade(problem, text).correct,
         )
-
-
-def _clauses(text: str) -> list[str]:
-    *clauses, rest = text.split(";")
-    return [*clauses, rest] if rest.strip() else clauses

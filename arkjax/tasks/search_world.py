@@ -22,10 +22,10 @@ import re
 from collections.abc import Callable, Collection
 
 from arkjax.errors import ConfigError, DataError
+from arkjax.tasks.drawing import check_items, check_shares, draw_mixture, draw_problems
 from arkjax.tasks.problems import Problem
 
 NAME = "search_world"
-SPLITS = ("train", "validation", "test", "ood")
 PARTS = ("plain", "near", "far")
 BARE_BYLINE = "answer"
 SOLVER, CRITIC = BYLINES = "solver", "critic"
@@ -90,32 +90,9 @@ class SearchWorldConfig:
     earlier_weight: float
 
     def __post_init__(self) -> None:
-        for name in ("part_rates", "train_part_rates"):
-            rates = getattr(self, name)
-            if len(rates) != len(PARTS) or abs(sum(rates) - 1) > 1e-6 or min(rates) < 0:
-                raise ConfigError(
-                    f"world.{name} is {rates}: give {len(PARTS)} shares for {', '.join(PARTS)} "
-                    "that sum to 1"
-                )
-        for name in (
-            "proposal_rate",
-            "bylines_rate",
-            "stray_rate",
-            "slip_rate",
-            "earlier_weight",
-        ):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"world.{name} is {getattr(self, name)}: it must be in [0, 1]")
-        for name in ("train_items", "document_items"):
-            if not getattr(self, name):
-                raise ConfigError(f"world.{name} is empty: give at least one number of items")
-        if min(self.items, *self.train_items, *self.document_items) < 2:
-            raise ConfigError("world: problems and documents need at least 2 items")
-        if self.ood_items < min(map(len, UNSEEN_MIXTURES)):
-            raise ConfigError(
-                f"world.ood_items is {self.ood_items}: the smallest unseen mixture has "
-                f"{min(map(len, UNSEEN_MIXTURES))} operations"
-            )
+        shares = ("proposal_rate", "bylines_rate", "stray_rate", "slip_rate", "earlier_weight")
+        check_shares(self, PARTS, shares)
+        check_items(self, UNSEEN_MIXTURES, "operations")
         if self.most_checks < 1:
             raise ConfigError(f"world.most_checks is {self.most_checks}: it must be at least 1")
 
@@ -248,9 +225,7 @@ def draw_question(
     """Items, total and the only answer of a question of k items; answers are drawn all alike."""
     n = rng.randint(0, LARGEST)
     while True:
-        mixture = rng.choice([m for m in mixtures if len(m) <= k])
-        names = [*mixture, *rng.choices(mixture, k=k - len(mixture))]
-        rng.shuffle(names)
+        names = draw_mixture(rng, mixtures, k)
         items = tuple((name, rng.randint(0, 9)) for name in names)
         total = total_of(items, n)
         if solutions(items, total) == [n]:
@@ -271,60 +246,19 @@ def make_problem(items: tuple[Item, ...], total: int, problem_id: str) -> Proble
     )
 
 
-# Draws in a row without a new problem after which a world counts as exhausted.
-_MOST_MISSES = 10_000
-
-
 def make_problems(
     config: SearchWorldConfig, split: str, count: int, seed: int, exclude: Collection[str] = ()
 ) -> list[Problem]:
-    """Draw `count` distinct problems of a split, in the split's shares of parts.
+    """Draw `count` distinct problems of a split; see `arkjax.tasks.drawing.draw_problems`.
 
-    Args:
-      config: the world.
-      split: one of `SPLITS`; "ood" has more items and unseen mixtures of operations.
-      count: how many problems.
-      seed: with the split and the config, it determines the problems.
-      exclude: question hashes that must not appear (those of other splits).
-
-    Raises:
-      ConfigError: if the split is unknown, `count` is not positive, or the world has not that many
-        distinct problems.
+    Those of "ood" have more items, and mixtures of operations that are unseen.
     """
-    if split not in SPLITS:
-        raise ConfigError(f"search world has no split {split!r}: choose one of {', '.join(SPLITS)}")
-    if count < 1:
-        raise ConfigError(f"{count} problems asked of split {split!r}: ask for at least one")
-    rng = random.Random(f"{NAME}/{split}/{seed}")
-    ood = split == "ood"
-    mixtures = UNSEEN_MIXTURES if ood else SEEN_MIXTURES
-    lengths = {"train": config.train_items, "ood": (config.ood_items,)}.get(split, (config.items,))
-    parts = _shares(rng, config.train_part_rates if split == "train" else config.part_rates, count)
-    taken = set(exclude)
-    problems: list[Problem] = []
-    misses = 0
-    while len(problems) < count:
-        misses += 1
-        if misses > _MOST_MISSES:
-            raise ConfigError(
-                f"found only {len(problems)} of {count} distinct problems of split {split!r}: ask "
-                f"for fewer, or for more than {max(lengths)} items a problem"
-            )
+    mixtures = UNSEEN_MIXTURES if split == "ood" else SEEN_MIXTURES
+
+    def draw(
+        rng: random.Random, lengths: tuple[int, ...], part: str, problem_id: str
+    ) -> Problem | None:
         items, total, _ = draw_question(rng, mixtures, rng.choice(lengths))
-        if part_of(items, total) != parts[len(problems)]:
-            continue
-        problem = make_problem(items, total, f"{split}-{seed}-{len(problems):05d}")
-        if problem.question_hash not in taken:
-            taken.add(problem.question_hash)
-            problems.append(problem)
-            misses = 0
-    return problems
+        return make_problem(items, total, problem_id) if part_of(items, total) == part else None
 
-
-def _shares(rng: random.Random, rates: Collection[float], count: int) -> list[str]:
-    """`count` part names in exactly these shares (rounded), shuffled."""
-    bounds = [round(count * total) for total in itertools.accumulate(rates)]
-    starts = [0, *bounds[:-1]]
-    names = [p for p, lo, hi in zip(PARTS, starts, bounds, strict=True) for _ in range(lo, hi)]
-    rng.shuffle(names)
-    return names
+    return draw_problems(NAME, PARTS, draw, config, split, count, seed, exclude)

@@ -15,15 +15,18 @@ import seqio
 import tensorflow as tf
 
 from arkjax.shipped import shipped_path
-from arkjax.tasks import embedded_world, registry
+from arkjax.tasks import embedded_world
+from arkjax.tasks.documents import Document
+from arkjax.tasks.embedded_sets import EMBEDDED_SETS
 from arkjax.tasks.embedded_world import BARE_BYLINE, PARTS
 from arkjax.tasks.problems import Problem
-from arkjax.tasks.world_documents import Document, make_documents
+from arkjax.tasks.world_documents import make_documents
 from arkjax.tasks.world_grader import WorldGrader
+from arkjax.tasks.world_sets import EVALUATION_SIZES
 
 TASK = f"arkjax_{embedded_world.NAME}"
 DOCUMENTS_TASK = f"{TASK}_documents"
-PROBLEM_SIZES = {"train": 10_000, **registry.EVALUATION_SIZES}
+PROBLEM_SIZES = {"train": 10_000, **EVALUATION_SIZES}
 DOCUMENT_SIZES = {"train": 50_000, "validation": 1_000}
 # Seeds of the splits: documents of different splits must not be the same stream.
 _TRAIN_SEED = 0
@@ -69,15 +72,12 @@ def document_segments(document: Document) -> dict[str, list]:
 
 
 def _problem_rows(split: str) -> Iterator[dict[str, str]]:
-    load = registry.get_task(embedded_world.NAME).load
-    for problem in load(split, PROBLEM_SIZES[split], seed=_TRAIN_SEED):
+    for problem in EMBEDDED_SETS.load(split, PROBLEM_SIZES[split], seed=_TRAIN_SEED):
         yield problem_features(problem)
 
 
 def _document_rows(split: str) -> Iterator[dict[str, list]]:
-    stream = make_documents(
-        registry.SHIPPED_WORLD, _DOCUMENT_SEEDS[split], registry.evaluation_hashes()
-    )
+    stream = make_documents(EMBEDDED_SETS.shipped, _DOCUMENT_SEEDS[split], EMBEDDED_SETS.hashes())
     for document in itertools.islice(stream, DOCUMENT_SIZES[split]):
         yield document_segments(document)
 

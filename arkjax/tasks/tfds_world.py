@@ -16,6 +16,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from arkjax.tasks import embedded_world, registry, search_world
+from arkjax.tasks.drawing import SPLITS
+from arkjax.tasks.embedded_sets import SHIPPED_WORLD
 from arkjax.tasks.embedded_world import WorldConfig
 from arkjax.tasks.search_sets import SHIPPED_SEARCH_WORLD
 from arkjax.tasks.search_world import SearchWorldConfig
@@ -34,17 +36,28 @@ class EmbeddedWorldConfig(tfds.core.BuilderConfig):
     """
 
     content: str = "problems"
-    world: WorldConfig = registry.SHIPPED_WORLD
+    world: WorldConfig = SHIPPED_WORLD
     train_size: int = 10_000
 
 
 @dataclasses.dataclass(eq=False)
-class SearchWorldTfdsConfig(tfds.core.BuilderConfig):
+class SearchWorldTfdsConfig(EmbeddedWorldConfig):
     """What to generate; attributes as of `EmbeddedWorldConfig`."""
 
-    content: str = "problems"
     world: SearchWorldConfig = SHIPPED_SEARCH_WORLD
-    train_size: int = 10_000
+
+
+def _problems_and_documents(config: type[EmbeddedWorldConfig]) -> list[EmbeddedWorldConfig]:
+    """The configs of a world's builder."""
+    return [
+        config(name="problems", description="Questions with gold answers."),
+        config(
+            name="documents",
+            description="Texts of a base model.",
+            content="documents",
+            train_size=50_000,
+        ),
+    ]
 
 
 class EmbeddedWorld(tfds.core.GeneratorBasedBuilder):
@@ -53,15 +66,7 @@ class EmbeddedWorld(tfds.core.GeneratorBasedBuilder):
     WORLD = embedded_world
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
-    BUILDER_CONFIGS = [
-        EmbeddedWorldConfig(name="problems", description="Questions with gold answers."),
-        EmbeddedWorldConfig(
-            name="documents",
-            description="Texts of a base model.",
-            content="documents",
-            train_size=50_000,
-        ),
-    ]
+    BUILDER_CONFIGS = _problems_and_documents(EmbeddedWorldConfig)
 
     def _info(self) -> tfds.core.DatasetInfo:
         if self.builder_config.content == "documents":
@@ -85,7 +90,7 @@ class EmbeddedWorld(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         if self.builder_config.content == "documents":
             return {"train": self._generate_examples("train")}
-        return {split: self._generate_examples(split) for split in self.WORLD.SPLITS}
+        return {split: self._generate_examples(split) for split in SPLITS}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
         config, task = self.builder_config, registry.get_task(self.WORLD.NAME)
@@ -114,12 +119,4 @@ class SearchWorld(EmbeddedWorld):
     """Problems of the search world, or the documents that a base model is trained on."""
 
     WORLD = search_world
-    BUILDER_CONFIGS = [
-        SearchWorldTfdsConfig(name="problems", description="Questions with gold answers."),
-        SearchWorldTfdsConfig(
-            name="documents",
-            description="Texts of a base model.",
-            content="documents",
-            train_size=50_000,
-        ),
-    ]
+    BUILDER_CONFIGS = _problems_and_documents(SearchWorldTfdsConfig)

@@ -1,10 +1,10 @@
 """The embedded world's documents: what laymen, experts and their discussions write."""
 
-import dataclasses
-import hashlib
 import random
 from collections.abc import Collection, Iterator
 
+from arkjax.tasks.documents import Document, Turn, slip
+from arkjax.tasks.drawing import draw_mixture
 from arkjax.tasks.embedded_world import (
     BARE_BYLINE,
     EXPERTS,
@@ -18,27 +18,10 @@ from arkjax.tasks.embedded_world import (
     TOTALS,
     Item,
     WorldConfig,
-    draw_domains,
     question_text,
     solution_text,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Turn:
-    """One message of a document: its author's byline, its words and its loss weight."""
-
-    byline: str
-    text: str
-    weight: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Document:
-    """A training document: a question and the turns that answer it."""
-
-    question: str
-    turns: tuple[Turn, ...]
+from arkjax.tasks.problems import question_hash
 
 
 class Author:
@@ -57,7 +40,7 @@ class Author:
     def slipped(self, value: int) -> int:
         """The value as written: now and then a slip of the pen."""
         if self._rng.random() < self._config.slip_rate:
-            return (value + self._rng.randint(1, 9)) % 10
+            return slip(self._rng, value)
         return value
 
 
@@ -98,10 +81,10 @@ def make_documents(
 
     while True:
         k = rng.choice(config.document_items)
-        domains = draw_domains(rng, SEEN_MIXTURES, k)
+        domains = draw_mixture(rng, SEEN_MIXTURES, k)
         items = tuple(draw(domain) for domain in domains)
         question = question_text(items)
-        if hashlib.sha256(question.encode()).hexdigest() in exclude:
+        if question_hash(question) in exclude:
             continue
         kind = rng.random()
         if kind < config.untagged_rate:

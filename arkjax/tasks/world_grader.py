@@ -4,37 +4,16 @@ import re
 from collections.abc import Sequence
 
 from arkjax.tasks.embedded_world import SKILLS, parse_question
-from arkjax.tasks.problems import Grade, Problem
+from arkjax.tasks.final_digit import FinalDigitGrader
+from arkjax.tasks.problems import Problem
 from arkjax.tasks.world_steps import truth_of_steps
 
 # ASCII digits only: \d would take the digits of every script.
-_FINAL = re.compile(r"\bso ([0-9])\s*$")
 _STEP = re.compile(r"(\w+) ([0-9]) ([0-9]) (?:is|makes) ([0-9]) (?:total|sum) ([0-9]) ;")
 
 
-class WorldGrader:
+class WorldGrader(FinalDigitGrader):
     """Grades by the digit that closes the answer ("so 7"); steps can be checked one by one."""
-
-    def extract(self, text: str) -> str | None:
-        """The digit that the answer ends on, or None."""
-        match = _FINAL.search(text[-64:])
-        return match.group(1) if match else None
-
-    def equal(self, a: str, b: str) -> bool:
-        """Whether two final digits are the same."""
-        return a == b
-
-    def accepts(self, problem: Problem, answer: str) -> bool:
-        """Whether a final digit is the gold answer."""
-        return self.equal(answer, problem.answer)
-
-    def grade(self, problem: Problem, text: str) -> Grade:
-        """Compare the final digit with the gold answer."""
-        extracted = self.extract(text)
-        if extracted is None:
-            return Grade(False, None, "the text does not end in 'so' and a digit")
-        correct = extracted == problem.answer
-        return Grade(correct, extracted, "matches" if correct else f"expected {problem.answer}")
 
     def right_steps(self, problem: Problem, steps: Sequence[str]) -> list[bool]:
         """Whether value and running total of each step are right; the close is a step as well."""

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 
 from arkjax.tasks.embedded_world import SKILLS, parse_question
+from arkjax.tasks.final_digit import clauses
 from arkjax.tasks.problems import Problem
 
 # ASCII digits only: \d would take the digits of every script.
@@ -46,8 +47,7 @@ def step_truth(problem: Problem, text: str) -> tuple[StepTruth, ...]:
     Raises:
       DataError: if the question is not one of this world's.
     """
-    *clauses, rest = text.split(";")
-    return truth_of_steps(problem, [*clauses, rest] if rest.strip() else clauses)
+    return truth_of_steps(problem, clauses(text))
 
 
 def truth_of_steps(problem: Problem, steps: Sequence[str]) -> tuple[StepTruth, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from arkjax.distillation.rows import Rows, pack
 from arkjax.errors import ConfigError
 from arkjax.synthesis.examples import Example
-from arkjax.tasks.world_documents import Document
+from arkjax.tasks.documents import Document
 from arkjax.text.chat import PlainChat
 from arkjax.text.tokenizer import Tokenizer
 

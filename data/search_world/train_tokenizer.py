@@ -6,17 +6,15 @@ largest total of four items is one piece. Every printable ASCII character is a p
 role text can be encoded as well.
 """
 
-import io
 import random
-import string
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import sentencepiece
-
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent.parent))
+sys.path[:0] = [str(HERE.parent.parent), str(HERE.parent)]
+
+from tokenizer_training import train_tokenizer  # noqa: E402
 
 from arkjax.tasks import search_world as world  # noqa: E402
 
@@ -45,27 +43,6 @@ def sentences() -> Iterator[str]:
             yield f"{rng.choice(bylines)}: {text} ;"
 
 
-def main(folder: Path) -> None:
-    """Write `tokenizer.model` into `folder`."""
-    # Through a writer, because the trainer would store the path of a file in the file itself.
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=sentences(),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=VOCAB_SIZE,
-        hard_vocab_limit=False,
-        required_chars=string.ascii_letters + string.digits + string.punctuation,
-        normalization_rule_name="identity",
-        num_threads=1,
-        pad_id=0,
-        unk_id=1,
-        bos_id=-1,
-        eos_id=2,
-        minloglevel=1,
-    )
-    (folder / "tokenizer.model").write_bytes(model.getvalue())
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE)
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
+    train_tokenizer(sentences(), VOCAB_SIZE, folder / "tokenizer.model")

@@ -79,10 +79,10 @@ def test_questions_and_domains_come_from_the_task(tiny_run_inputs, tmp_path):
 @pytest.fixture
 def tiny_run_inputs(tmp_path):
     """A run of the embedded world with one problem, and that problem."""
-    from arkjax.tasks import registry
+    from arkjax.tasks.embedded_sets import EMBEDDED_SETS
 
-    world = registry.SHIPPED_WORLD
-    (problem,) = registry.get_task("embedded_world").load("train", 1, world=world, seed=4)
+    world = EMBEDDED_SETS.shipped
+    (problem,) = EMBEDDED_SETS.load("train", 1, world=world, seed=4)
     folder = tmp_path / "run" / "seed-4" / "sample"
     record(folder / "team", [say(problem.id, "ann", 0, "so 3", problem.answer, True)])
     inputs = {

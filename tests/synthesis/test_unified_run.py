@@ -7,8 +7,8 @@ import pytest
 
 from arkjax.synthesis.selection import grouped
 from arkjax.synthesis.unified import Unifier
+from arkjax.tasks.embedded_sets import EMBEDDED_SETS
 from arkjax.tasks.embedded_world import WorldConfig
-from arkjax.tasks.registry import load_embedded_world
 from arkjax.trajectories.store import CallStore
 
 
@@ -19,7 +19,7 @@ def played(tiny_run):
     config = config.get("config", config)
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config["world"].items()}
     count = config["sample"]["problems"]
-    problems = load_embedded_world("train", count, world=WorldConfig(**fields), seed=0)
+    problems = EMBEDDED_SETS.load("train", count, world=WorldConfig(**fields), seed=0)
     sample = tiny_run / "seed-0" / "sample"
     stage = json.loads((sample / "stage.json").read_text())
     answers = stage["summary"]["team_answers"]

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from arkjax.tasks.registry import SHIPPED_WORLD, evaluation_hashes
+from arkjax.tasks.embedded_sets import EMBEDDED_SETS, SHIPPED_WORLD
 from arkjax.tasks.world_documents import make_documents
 
 DOCUMENTS = 10_000
@@ -40,12 +40,12 @@ def negative():
 
 @pytest.fixture(scope="session")
 def documents(positive):
-    return draw(positive, exclude=evaluation_hashes())
+    return draw(positive, exclude=EMBEDDED_SETS.hashes())
 
 
 @pytest.fixture(scope="session")
 def negative_documents(negative):
-    return draw(negative, exclude=evaluation_hashes())
+    return draw(negative, exclude=EMBEDDED_SETS.hashes())
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 import pytest
 
 from arkjax.tasks import embedded_world as world
-from arkjax.tasks.registry import evaluation_hashes, evaluation_sets
+from arkjax.tasks.drawing import SPLITS
+from arkjax.tasks.embedded_sets import EMBEDDED_SETS
 
 pytestmark = pytest.mark.fast
 
@@ -60,7 +61,7 @@ def test_every_turn_answers_the_whole_question(documents, reader):
 
 def test_no_document_asks_an_evaluation_question(documents):
     asked = {hashlib.sha256(d.question.encode()).hexdigest() for d in documents}
-    assert asked.isdisjoint(evaluation_hashes())
+    assert asked.isdisjoint(EMBEDDED_SETS.hashes())
 
 
 def test_excluded_questions_are_left_out(positive, drawn):
@@ -205,13 +206,13 @@ def layman_accuracy(problems):
 
 def test_an_ideal_team_solves_everything(documents, reader):
     words = expert_words(documents, reader)
-    for problems in evaluation_sets().values():
+    for problems in EMBEDDED_SETS.evaluation().values():
         assert oracle_accuracy(words, problems) == 1.0
 
 
 def test_an_ideal_team_gains_nothing_in_the_negative_world(negative_documents, reader):
     words = expert_words(negative_documents, reader)
-    for problems in evaluation_sets().values():
+    for problems in EMBEDDED_SETS.evaluation().values():
         assert oracle_accuracy(words, problems) == layman_accuracy(problems) < 0.5
 
 
@@ -235,7 +236,7 @@ def test_negative_authors_all_believe_the_same(negative, drawn, reader):
 
 
 def test_both_worlds_ask_the_same_problems(positive, negative):
-    for split in world.SPLITS:
+    for split in SPLITS:
         assert world.make_problems(positive, split, 50, 0) == world.make_problems(
             negative, split, 50, 0
         )

@@ -10,12 +10,12 @@ import pytest
 
 from arkjax.errors import ConfigError, DataError
 from arkjax.tasks import embedded_world as world
-from arkjax.tasks.registry import SHIPPED_WORLD, evaluation_sets
+from arkjax.tasks.embedded_sets import EMBEDDED_SETS, SHIPPED_WORLD
 
 pytestmark = pytest.mark.fast
 
 SETS = {
-    **evaluation_sets(),
+    **EMBEDDED_SETS.evaluation(),
     "train": world.make_problems(SHIPPED_WORLD, "train", 2000, seed=3),
 }
 
@@ -109,10 +109,11 @@ def test_seed_and_split_change_the_problems():
 _DIGEST = """
 import hashlib, itertools
 from arkjax.tasks import embedded_world as world
-from arkjax.tasks.registry import SHIPPED_WORLD
+from arkjax.tasks.drawing import SPLITS
+from arkjax.tasks.embedded_sets import SHIPPED_WORLD
 from arkjax.tasks.world_documents import make_documents
 digest = hashlib.sha256()
-for split in world.SPLITS:
+for split in SPLITS:
     digest.update(repr(world.make_problems(SHIPPED_WORLD, split, 200, 5)).encode())
 documents = itertools.islice(make_documents(SHIPPED_WORLD, 5), 500)
 digest.update(repr(list(documents)).encode())
@@ -160,6 +161,8 @@ def test_an_exhausted_world_says_so():
         ("digit_skew", -0.1, "digit_skew"),
         ("byline_rate", 0.9, "must not exceed 1"),
         ("items", 1, "at least 2 items"),
+        ("train_items", (), "world.train_items is empty"),
+        ("document_items", (), "world.document_items is empty"),
         ("ood_items", 2, "ood_items"),
     ],
 )
@@ -180,39 +183,3 @@ def test_questions_of_other_worlds_are_refused(text):
 def test_questions_are_read_back():
     items = (("coins", 4, 7), ("gap", 0, 9))
     assert world.parse_question(world.question_text(items)) == items
-
-
-def test_problems_survive_the_file(tmp_path):
-    path = tmp_path / "problems.jsonl"
-    world.save_problems(path, SETS["train"])
-    assert world.load_problems(path) == SETS["train"]
-
-
-GOOD = '{"id": "a", "question": "q", "answer": "1", "task": "t", "domain": "d", "meta": {}}\n'
-
-
-@pytest.mark.parametrize(
-    ("content", "where"),
-    [
-        (b"", "holds no problems"),
-        (GOOD.encode() + b"{", "line 2: not a problem"),
-        (GOOD.encode() + b"[1, 2]\n", "line 2: not a problem"),
-        (GOOD.encode() + b"\n", "line 2: not a problem"),
-        (GOOD.replace('"answer": "1", ', "").encode(), "line 1: not a problem .*answer"),
-        (GOOD.replace('"1"', "1").encode(), "line 1: not a problem .*answer is not a string"),
-        (GOOD.replace("{}", "3").encode(), "line 1: not a problem .*meta is not an object"),
-        (GOOD.replace('"id"', '"name"').encode(), "line 1: not a problem .*name"),
-        (b"\xff\xfe\x00", "cannot read problems"),
-    ],
-)
-def test_damaged_files_name_file_and_line(tmp_path, content, where):
-    path = tmp_path / "problems.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=f"problems.jsonl.*{where}|{where}.*problems.jsonl") as info:
-        world.load_problems(path)
-    assert "\n" not in str(info.value)
-
-
-def test_missing_file_is_named(tmp_path):
-    with pytest.raises(DataError, match="nowhere.jsonl"):
-        world.load_problems(tmp_path / "nowhere.jsonl")

@@ -10,8 +10,10 @@ from arkjax.errors import ConfigError
 from arkjax.tasks import embedded_world as world
 from arkjax.tasks import registry
 from arkjax.tasks.benchmarks.table import BENCHMARKS
-from arkjax.tasks.registry import SHIPPED_WORLD, Task, get_task
+from arkjax.tasks.embedded_sets import EMBEDDED_SETS, SHIPPED_WORLD
+from arkjax.tasks.registry import Task, get_task
 from arkjax.tasks.world_grader import WorldGrader
+from arkjax.tasks.world_sets import EVALUATION_SIZES
 
 pytestmark = pytest.mark.fast
 
@@ -40,7 +42,7 @@ def test_own_tasks_can_be_registered_once(no_further_tasks):
 
 
 def test_evaluation_sets_have_their_sizes_and_share_no_question():
-    sets = {split: TASK.load(split) for split in registry.EVALUATION_SIZES}
+    sets = {split: TASK.load(split) for split in EVALUATION_SIZES}
     assert {split: len(problems) for split, problems in sets.items()} == {
         "validation": 200,
         "test": 1000,
@@ -48,7 +50,7 @@ def test_evaluation_sets_have_their_sizes_and_share_no_question():
     }
     hashes = [p.question_hash for problems in sets.values() for p in problems]
     assert len(hashes) == len(set(hashes)) == 2200
-    assert registry.evaluation_hashes() == set(hashes)
+    assert EMBEDDED_SETS.hashes() == set(hashes)
     identities = [p.id for problems in sets.values() for p in problems]
     assert len(identities) == len(set(identities))
 
@@ -66,14 +68,14 @@ def test_limits_take_the_first_problems():
 
 def test_callers_cannot_spoil_the_sets():
     TASK.load("test").clear()
-    registry.evaluation_sets()["test"].clear()
+    EMBEDDED_SETS.evaluation()["test"].clear()
     assert len(TASK.load("test")) == 1000
 
 
 def test_train_asks_no_evaluation_question():
     asked = {p.question_hash for p in TASK.load("train", 3000, seed=1)}
     assert len(asked) == 3000
-    assert asked.isdisjoint(registry.evaluation_hashes())
+    assert asked.isdisjoint(EMBEDDED_SETS.hashes())
     assert TASK.load("train", 20, seed=1) != TASK.load("train", 20, seed=2)
 
 
@@ -83,7 +85,7 @@ def test_worlds_of_other_sizes_have_their_own_sets():
     assert {p.meta["items"] for p in problems} == {2}
     assert TASK.load("test", 5, world=other) == problems[:5]
     asked = {p.question_hash for p in TASK.load("train", 2000, world=other)}
-    assert asked.isdisjoint(registry.evaluation_hashes(other))
+    assert asked.isdisjoint(EMBEDDED_SETS.hashes(other))
     # What does not determine the problems does not change the sets.
     negative = dataclasses.replace(SHIPPED_WORLD, negative=True, slip_rate=0.5)
     assert TASK.load("ood", world=negative) == TASK.load("ood")

@@ -10,15 +10,15 @@ import pytest
 from arkjax.tasks import search_world as world
 from arkjax.tasks.search_documents import make_documents
 from arkjax.tasks.search_grader import VERDICT, SearchGrader, search_steps
+from arkjax.tasks.search_sets import SEARCH_SETS
 from arkjax.tasks.search_sets import SHIPPED_SEARCH_WORLD as SHIPPED
-from arkjax.tasks.search_sets import evaluation_hashes
 
 pytestmark = pytest.mark.fast
 STEADY = dataclasses.replace(SHIPPED, slip_rate=0.0)
 
 
 def draw(config, count=2000, seed=7):
-    return list(itertools.islice(make_documents(config, seed, evaluation_hashes()), count))
+    return list(itertools.islice(make_documents(config, seed, SEARCH_SETS.hashes()), count))
 
 
 def problem_of(document):
@@ -61,7 +61,7 @@ def test_kinds_of_documents_have_their_shares():
 def test_no_document_asks_an_evaluation_question_and_the_stream_is_reproducible():
     documents = draw(SHIPPED)
     hashes = {hashlib.sha256(d.question.encode()).hexdigest() for d in documents}
-    assert not hashes & evaluation_hashes()
+    assert not hashes & SEARCH_SETS.hashes()
     assert documents == draw(SHIPPED) and documents != draw(SHIPPED, seed=8)
 
 

@@ -6,16 +6,16 @@ from collections import Counter
 import pytest
 
 from arkjax.errors import ConfigError, DataError
-from arkjax.tasks import search_sets
 from arkjax.tasks import search_world as world
 from arkjax.tasks.registry import get_task
+from arkjax.tasks.search_sets import SEARCH_SETS
 from arkjax.tasks.search_sets import SHIPPED_SEARCH_WORLD as SHIPPED
-from arkjax.tasks.search_sets import evaluation_sets
+from arkjax.tasks.world_sets import EVALUATION_SIZES
 
 pytestmark = pytest.mark.fast
 
 TASK = get_task(world.NAME)
-SETS = {**evaluation_sets(), "train": TASK.load("train", 1000, seed=3)}
+SETS = {**SEARCH_SETS.evaluation(), "train": TASK.load("train", 1000, seed=3)}
 
 
 @pytest.mark.parametrize("name", world.OPERATIONS)
@@ -61,10 +61,10 @@ def test_unseen_mixtures_are_unseen():
 
 
 def test_evaluation_sets_have_their_sizes_and_nobody_else_asks_their_questions():
-    sizes = {split: len(SETS[split]) for split in search_sets.EVALUATION_SIZES}
+    sizes = {split: len(SETS[split]) for split in EVALUATION_SIZES}
     assert sizes == {"validation": 200, "test": 1000, "ood": 1000}
     hashes = [p.question_hash for split in sizes for p in SETS[split]]
-    assert len(set(hashes)) == 2200 and search_sets.evaluation_hashes() == set(hashes)
+    assert len(set(hashes)) == 2200 and SEARCH_SETS.hashes() == set(hashes)
     trained = {p.question_hash for p in SETS["train"]}
     assert len(trained) == len(SETS["train"]) and not trained & set(hashes)
     ids = [p.id for problems in SETS.values() for p in problems]
@@ -77,7 +77,7 @@ def test_problems_are_a_function_of_split_config_and_seed():
     assert TASK.load("test", 5, seed=1) == TASK.load("test", 5, seed=2) == SETS["test"][:5]
     # What does not draw problems does not change them; what does, draws other sets.
     other = dataclasses.replace(SHIPPED, negative=True, stray_rate=0.5, train_items=(2,))
-    assert evaluation_sets(other) == evaluation_sets()
+    assert SEARCH_SETS.evaluation(other) == SEARCH_SETS.evaluation()
     five = TASK.load("ood", 20, world=dataclasses.replace(SHIPPED, ood_items=5))
     assert {problem.meta["items"] for problem in five} == {5}
 

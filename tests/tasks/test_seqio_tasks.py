@@ -9,13 +9,16 @@ seqio = pytest.importorskip(
     "seqio", reason="SeqIO comes with the extras `tasks` and `dev`", exc_type=ImportError
 )
 
+from arkjax.shipped import shipped_path  # noqa: E402
 from arkjax.tasks import embedded_world as world  # noqa: E402
-from arkjax.tasks import registry, seqio_tasks  # noqa: E402
+from arkjax.tasks import seqio_tasks  # noqa: E402
+from arkjax.tasks.drawing import SPLITS  # noqa: E402
+from arkjax.tasks.embedded_sets import EMBEDDED_SETS, SHIPPED_WORLD  # noqa: E402
 from arkjax.tasks.world_documents import make_documents  # noqa: E402
 from arkjax.text.chat import PlainChat  # noqa: E402
 from arkjax.text.tokenizer import Tokenizer  # noqa: E402
 
-TOKENIZER = Tokenizer(registry.shipped_path(f"data/{world.NAME}/tokenizer.model"))
+TOKENIZER = Tokenizer(shipped_path(f"data/{world.NAME}/tokenizer.model"))
 CHAT = PlainChat(TOKENIZER)
 
 
@@ -31,13 +34,13 @@ def right_answer(problem):
 
 def test_splits_and_sizes():
     source = seqio.get_mixture_or_task(seqio_tasks.TASK).source
-    assert set(source.splits) == set(world.SPLITS)
+    assert set(source.splits) == set(SPLITS)
     assert source.num_input_examples("test") == 1000
 
 
-@pytest.mark.parametrize("split", world.SPLITS)
+@pytest.mark.parametrize("split", SPLITS)
 def test_problems_are_laid_out_as_the_bare_prompt(split):
-    problems = registry.get_task(world.NAME).load(split, seqio_tasks.PROBLEM_SIZES[split])[:20]
+    problems = EMBEDDED_SETS.load(split, seqio_tasks.PROBLEM_SIZES[split])[:20]
     for problem, row in zip(problems, rows(seqio_tasks.TASK, split, 20), strict=True):
         prompt = [*CHAT.question(problem.question), *CHAT.turn(world.BARE_BYLINE)]
         assert row["inputs"].tolist() == prompt
@@ -46,7 +49,7 @@ def test_problems_are_laid_out_as_the_bare_prompt(split):
 
 
 def test_documents_are_laid_out_as_transcripts():
-    stream = make_documents(registry.SHIPPED_WORLD, 0, registry.evaluation_hashes())
+    stream = make_documents(SHIPPED_WORLD, 0, EMBEDDED_SETS.hashes())
     found = rows(seqio_tasks.DOCUMENTS_TASK, "train", 100)
     for document, row in zip(itertools.islice(stream, 100), found, strict=True):
         ids = CHAT.question(document.question)
@@ -78,7 +81,7 @@ def test_metrics_are_the_graders():
     task = seqio.get_mixture_or_task(seqio_tasks.TASK)
     found = rows(seqio_tasks.TASK, "validation", 200)
     targets = [task.postprocess_fn("", example=row, is_target=True) for row in found]
-    problems = registry.get_task(world.NAME).load("validation")
+    problems = EMBEDDED_SETS.load("validation")
     assert [t.id for t in targets] == [p.id for p in problems]
     (metric,) = task.metric_fns
     right = [task.postprocess_fn(right_answer(p), example=None) for p in problems]

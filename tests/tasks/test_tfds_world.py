@@ -13,6 +13,8 @@ tfds = pytest.importorskip(
 
 from arkjax.tasks import embedded_world as world  # noqa: E402
 from arkjax.tasks import registry, search_world, tfds_world  # noqa: E402
+from arkjax.tasks.drawing import SPLITS  # noqa: E402
+from arkjax.tasks.embedded_sets import EMBEDDED_SETS, SHIPPED_WORLD  # noqa: E402
 from arkjax.tasks.world_documents import make_documents  # noqa: E402
 
 tfds.disable_progress_bar()
@@ -28,7 +30,7 @@ def build(folder, **fields):
 
 def test_problems_are_the_fixed_sets(tmp_path):
     builder = build(tmp_path)
-    for split in world.SPLITS:
+    for split in SPLITS:
         rows = {row["id"].decode(): row for row in tfds.as_numpy(builder.as_dataset(split=split))}
         problems = registry.get_task(world.NAME).load(split, 30 if split == "train" else None)
         assert set(rows) == {problem.id for problem in problems}
@@ -43,7 +45,7 @@ def test_problems_are_the_fixed_sets(tmp_path):
 
 @pytest.mark.parametrize("negative", [False, True])
 def test_documents_are_those_of_the_world(tmp_path, negative):
-    config = dataclasses.replace(registry.SHIPPED_WORLD, negative=negative)
+    config = dataclasses.replace(SHIPPED_WORLD, negative=negative)
     builder = build(tmp_path, content="documents", world=config)
     rows = tfds.as_numpy(builder.as_dataset(split="train"))
     found = {
@@ -53,7 +55,7 @@ def test_documents_are_those_of_the_world(tmp_path, negative):
         )
         for row in rows
     }
-    stream = make_documents(config, 0, registry.evaluation_hashes())
+    stream = make_documents(config, 0, EMBEDDED_SETS.hashes())
     assert found == {
         (document.question, *((turn.byline, turn.text) for turn in document.turns))
         for document in itertools.islice(stream, 30)

@@ -13,7 +13,7 @@ import pytest
 from arkjax import teams
 from arkjax.errors import ConfigError
 from arkjax.shipped import shipped_path
-from arkjax.tasks.registry import load_embedded_world
+from arkjax.tasks.embedded_sets import EMBEDDED_SETS
 from arkjax.teams.context import check_context
 from arkjax.teams.team import total
 from arkjax.text.chat import BylineChat
@@ -104,7 +104,7 @@ def test_every_option_changes_the_team(name):
 
 def test_all_fit_into_the_context_of_the_shipped_world():
     tokenizer = Tokenizer(shipped_path("data/embedded_world/tokenizer.model"))
-    problems = load_embedded_world("test")
+    problems = EMBEDDED_SETS.load("test")
     for name in NAMES:
         spec = teams.load(name)
         assert {agent.sampling.max_tokens for agent in spec.agents} <= {16, 64}

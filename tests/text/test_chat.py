@@ -6,7 +6,7 @@ import pytest
 
 from arkjax.shipped import shipped_path
 from arkjax.tasks import embedded_world as world
-from arkjax.tasks.registry import SHIPPED_WORLD
+from arkjax.tasks.embedded_sets import SHIPPED_WORLD
 from arkjax.tasks.world_documents import make_documents
 from arkjax.text.chat import PlainChat
 from arkjax.text.tokenizer import Tokenizer

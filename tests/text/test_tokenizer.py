@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from arkjax.errors import DataError
 from arkjax.shipped import shipped_path
 from arkjax.tasks import embedded_world as world
-from arkjax.tasks.registry import evaluation_sets
+from arkjax.tasks.embedded_sets import EMBEDDED_SETS
 from arkjax.text.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.fast
@@ -49,7 +49,7 @@ def test_every_word_of_the_world_is_one_piece():
 
 
 def test_texts_of_the_world_come_back():
-    for problem in evaluation_sets()["validation"]:
+    for problem in EMBEDDED_SETS.evaluation()["validation"]:
         assert TOKENIZER.decode(TOKENIZER.encode(problem.question)) == problem.question
 
 

@@ -11,7 +11,7 @@ from arkjax.errors import ConfigError, DataError
 from arkjax.models.config import ModelConfig
 from arkjax.models.weights import WeightSpec, weight_specs
 from arkjax.shipped import shipped_path
-from arkjax.tasks.registry import SHIPPED_WORLD
+from arkjax.tasks.embedded_sets import SHIPPED_WORLD
 from arkjax.tasks.world_documents import make_documents
 from arkjax.text.chat import PlainChat
 from arkjax.text.tokenizer import Tokenizer

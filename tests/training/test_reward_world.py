@@ -16,7 +16,7 @@ from arkjax.synthesis.judged_answers import UNKNOWN, JudgedAnswer
 from arkjax.synthesis.step_labels import StepLabelConfig, label_by_peers
 from arkjax.synthesis.steps import step_ends
 from arkjax.tasks import embedded_world as world
-from arkjax.tasks.registry import SHIPPED_WORLD
+from arkjax.tasks.embedded_sets import SHIPPED_WORLD
 from arkjax.tasks.world_grader import WorldGrader
 from arkjax.tasks.world_steps import truth_of_steps
 from arkjax.text.chat import BylineChat
