@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from arkjax.comparing import command as comparing
-from arkjax.options import add_talking_options, quiet_option
+from arkjax.options import add_talking_arguments, positive, quiet_option
 from arkjax.progress import Progress
 from arkjax.records import command as records
 from arkjax.reporting.viewer import command as viewer
@@ -89,7 +89,7 @@ def _add_export(commands: argparse._SubParsersAction, name: str) -> argparse.Arg
         "--adapter", action="store_true", help="a PEFT folder of the LoRA adapters alone"
     )
     parser.add_argument(
-        "--max-shard-gib", type=_positive, default=5.0, help="largest file of weights (default 5)"
+        "--max-shard-gib", type=positive, default=5.0, help="largest file of weights (default 5)"
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the folder, whatever it holds"
@@ -113,24 +113,16 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return value
-
-
 def _add_chat(commands: argparse._SubParsersAction, name: str) -> argparse.ArgumentParser:
     does = "talk to a model in the terminal"
     parser = commands.add_parser(name, help=does, description=does)
-    parser.add_argument("checkpoint", help="a model directory, or a Hugging Face checkpoint")
     parser.add_argument("--role", help="system prompt; in the embedded world a byline")
     parser.add_argument("--temperature", type=float, default=0.7, help="0 is greedy (default 0.7)")
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--max-tokens", type=int, default=512, help="of one answer (default 512)")
     parser.add_argument("--max-context", type=int, default=4096, help="of a talk (default 4096)")
     parser.add_argument("--seed", type=int, default=0)
-    add_talking_options(parser)
+    add_talking_arguments(parser)
     return parser
 
 

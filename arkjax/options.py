@@ -4,11 +4,32 @@ import argparse
 from pathlib import Path
 
 
-def add_talking_options(parser: argparse.ArgumentParser) -> None:
-    """Add how a model is kept in memory, and what its chat template is told.
+def positive(text: str) -> float:
+    """A number above 0, as the `type` of an argument.
 
-    They are read as `cache` and `weights`, those of `EngineConfig`, and `variable`.
+    Raises:
+      ArgumentTypeError, ValueError: if it is none.
     """
+    value = float(text)
+    if not value > 0:  # nan is not either
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
+
+
+def positive_count(text: str) -> int:
+    """A whole number from 1 on, as the `type` of an argument. Raises as `positive` does."""
+    value = int(text)
+    positive(text)
+    return value
+
+
+def add_talking_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add which model it is, how it is kept in memory, and what its chat template is told.
+
+    They are read as `checkpoint`, as `cache` and `weights`, those of `EngineConfig`, and as
+    `variable`.
+    """
+    parser.add_argument("checkpoint", help="a model directory, or a Hugging Face checkpoint")
     for name, what in (("cache", "keys and values"), ("weights", "the layers' matrices")):
         parser.add_argument(
             f"--{name}",

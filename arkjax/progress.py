@@ -6,7 +6,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -19,6 +22,25 @@ def colours(stream: TextIO) -> bool:
 def is_terminal(stream: TextIO) -> bool:
     """Whether a person looks at `stream` through a terminal that can redraw a line."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def console_for(stream: TextIO, width: int) -> "Console":
+    """A console for tables and texts of others, in which nothing is read as markup.
+
+    Args:
+      stream: where it writes.
+      width: in characters, where nobody looks through a terminal that has one.
+    """
+    from rich.console import Console
+
+    return Console(
+        file=stream,
+        width=None if stream.isatty() else width,
+        no_color=not colours(stream),
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -9,9 +9,9 @@ from typing import Any, TextIO
 
 from arkjax.errors import ConfigError
 from arkjax.options import quiet_option
-from arkjax.progress import Progress, colours
+from arkjax.progress import Progress, console_for
 
-_WIDTH = 200  # where nobody looks through a terminal that has one
+_WIDTH = 200
 
 
 def add_parser(commands: argparse._SubParsersAction, name: str) -> argparse.ArgumentParser:
@@ -110,21 +110,13 @@ def _check_out(out: Path, roots: Sequence[Path]) -> None:
 
 def show(report: Mapping[str, Any], stream: TextIO) -> None:
     """The table of all systems and that of all pairs, and what was left out."""
-    from rich.console import Console
     from rich.table import Table
 
     from arkjax.reporting import systems
     from arkjax.reporting.headline import interval, percent, points
     from arkjax.trajectories.transcript import printable
 
-    console = Console(
-        file=stream,
-        width=None if stream.isatty() else _WIDTH,
-        no_color=not colours(stream),
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
+    console = console_for(stream, _WIDTH)
     splits = systems.ordered_splits(report["splits"])
     sections = report["splits"]
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from arkjax.errors import ArkJAXError, ConfigError, DataError
+from arkjax.options import positive_count, quiet_option
 from arkjax.progress import Progress
 
 _FORMATS = ("chat-jsonl", "hf", "tfds", "otel")
@@ -21,7 +22,7 @@ def add_parser(commands: argparse._SubParsersAction, name: str) -> argparse.Argu
     for action, (add, describes, run) in _ACTIONS.items():
         own = actions.add_parser(action, help=describes, description=describes)
         add(own)
-        own.add_argument("--quiet", action="store_true", help="no progress, only errors")
+        quiet_option(own)
         own.set_defaults(run=run, parser=own)
     return parser
 
@@ -40,13 +41,6 @@ def run(arguments: argparse.Namespace) -> int:
         # It may name what somebody else has recorded.
         error.args = (printable(str(error)),)
         raise
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return value
 
 
 # --- stats -----------------------------------------------------------------------------------
@@ -80,7 +74,9 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     _path(parser, _STORE)
     parser.add_argument("--problem", metavar="ID", help="the debate of this problem")
     parser.add_argument("--call", metavar="ID", help="one call, with all of its prompt")
-    parser.add_argument("--limit", type=_count, default=1, help="debates to show (default 1)")
+    parser.add_argument(
+        "--limit", type=positive_count, default=1, help="debates to show (default 1)"
+    )
     _tokenizer(parser)
 
 
@@ -243,7 +239,7 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
         default="sample",
         help="the stage whose calls are replayed (default sample)",
     )
-    parser.add_argument("--limit", type=_count, help="at most so many calls of each store")
+    parser.add_argument("--limit", type=positive_count, help="at most so many calls of each store")
     parser.add_argument("--seed", type=int, help="only this one of the run's seeds")
 
 
@@ -287,7 +283,10 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="of the run; by default that of the path, or all")
     parser.add_argument("--runner", default="DirectRunner", help="Beam's name of it")
     parser.add_argument(
-        "--workers", type=_count, default=0, help="processes of the DirectRunner (one a core)"
+        "--workers",
+        type=positive_count,
+        default=0,
+        help="processes of the DirectRunner (one a core)",
     )
     parser.add_argument(
         "--beam",
@@ -296,7 +295,9 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
         metavar="OPTION=VALUE",
         help="an option of the runner, such as flink_master=localhost:8081",
     )
-    parser.add_argument("--shards", type=_count, default=0, help="files of examples at most")
+    parser.add_argument(
+        "--shards", type=positive_count, default=0, help="files of examples at most"
+    )
     parser.add_argument("--rows", type=Path, help="also pack them into training rows, there")
     parser.add_argument("--overwrite", action="store_true", help="replace a selection there")
 

@@ -13,29 +13,18 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from arkjax.progress import colours
+from arkjax.progress import console_for
 from arkjax.trajectories.schema import TEMPLATE, Call
 from arkjax.trajectories.transcript import Decoder, Lookup, parts, printable, question
 
 _COLOURS = ("cyan", "magenta", "yellow", "blue", "green", "bright_red", "bright_cyan", "white")
 _VERDICT = {True: ("right", "green"), False: ("wrong", "red"), None: ("not graded", "dim")}
-_WIDTH = 240  # Where nobody looks through a terminal that has one.
-
-
-def _console(stream: TextIO) -> Console:
-    return Console(
-        file=stream,
-        width=None if stream.isatty() else _WIDTH,
-        no_color=not colours(stream),
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
+_WIDTH = 240
 
 
 def show_statistics(stores: Sequence[Mapping[str, Any]], root: Path, stream: TextIO) -> None:
     """A table of stores, and one of agents and rounds for each team that has several."""
-    console = _console(stream)
+    console = console_for(stream, _WIDTH)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("store", overflow="fold")
     for name in (
@@ -101,7 +90,7 @@ def show_debate(
     problem: str, calls: Sequence[Call], tokenizer: Decoder | None, stream: TextIO
 ) -> None:
     """A debate as a transcript, a colour for each agent; the question if there is a tokenizer."""
-    console = _console(stream)
+    console = console_for(stream, _WIDTH)
     colour: dict[str, str] = {}
     for call in calls:
         colour.setdefault(call.agent, _COLOURS[len(colour) % len(_COLOURS)])
@@ -138,7 +127,7 @@ def _show_message(call: Call, colour: str, console: Console) -> None:
 
 def show_call(call: Call, agent: Lookup, tokenizer: Decoder | None, stream: TextIO) -> None:
     """One call: its facts, its prompt part by part, and its answer."""
-    console = _console(stream)
+    console = console_for(stream, _WIDTH)
     facts = {
         "call": call.call_id,
         "problem": call.problem_id,

@@ -1,5 +1,6 @@
-"""Tables of what talking did, of calibration, of reasoning, and of the published numbers."""
+"""Tables of a grader's figures, of talk, calibration and reasoning, and of published numbers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,51 @@ from arkjax.reporting.page import esc, folded, table
 from arkjax.reporting.tables import flat, name, number, share
 
 Report = Mapping[str, Any]
+
+
+def grader_figures(report: Report) -> str:
+    """What the grader measures beside right and wrong; "" for a report without such figures.
+
+    Args:
+      report: may hold `scores` ({SYSTEM: {FIGURE: mean over all problems}}) and `choices`
+        ({MEASURE: mean}), which is of the model alone.
+    """
+    scores, choices = report.get("scores") or {}, report.get("choices") or {}
+    columns = list(dict.fromkeys(figure for found in scores.values() for figure in found))
+    text = ""
+    if columns:
+        shown = [_column(c, [scores[n].get(c) for n in systems.ordered(scores)]) for c in columns]
+        rows = [
+            [name(n), *(cells[at] for _, cells in shown)]
+            for at, n in enumerate(systems.ordered(scores))
+        ]
+        head = ["system", *(title for title, _ in shown)]
+        text += table("Means over all problems", head, rows, range(1, len(head)))
+    if choices:
+        shown = [_column(measure, [value]) for measure, value in choices.items()]
+        rows = [[esc(title), cell] for title, [cell] in shown]
+        text += table("Given choices, by the model's probability", ["measure", "mean"], rows, (1,))
+        text += (
+            '<p class="soft">Of the model alone, which writes nothing here: MC1 is how often the '
+            "best answer is likelier than every false one, MC2 the probability of the true ones "
+            "among all.</p>"
+        )
+    return text
+
+
+def _column(figure: str, values: Sequence[Any]) -> tuple[str, list[str]]:
+    """The head and the cells of one figure: in per cent if all its values are shares."""
+    known = [v for v in values if isinstance(v, int | float) and math.isfinite(v)]
+    shares = all(0 <= value <= 1 for value in known)
+    cells = []
+    for value in values:
+        if value not in known:
+            cells.append(share(None, None))
+        elif shares:
+            cells.append(share(value, None))
+        else:
+            cells.append(f'<td class="n">{f"{value:,.3f}".replace("-", "−")}</td>')
+    return figure.replace("_", " ") + (", %" if shares else ""), cells
 
 
 def difficulty(report: Report, split: str) -> str:

@@ -45,6 +45,7 @@ def render_html(
     split = systems.ordered_splits(report["splits"])[0]
     parts = [
         ("systems", "What was compared, and on what", _compared(report)),
+        ("figures", "Figures of the grader", evidence_tables.grader_figures(report)),
         ("cost", "Accuracy against cost", _cost(report, split, figures)),
         ("domains", "Where the team matters", _domains(report, split, figures)),
         ("difficulty", "By difficulty", _difficulty(report, split, figures)),
@@ -120,7 +121,8 @@ def _compared(report: Report) -> str:
     runs_on = " ".join(str(device[name]) for name in ("count", "kind") if name in device)
     seeds = ", ".join(map(str, report["seeds"]))
     lines = [
-        f"Problems: {', '.join(sizes)}. Seeds: {seeds}."
+        (f"Task: {report['task']}. " if report.get("task") else "")
+        + f"Problems: {', '.join(sizes)}. Seeds: {seeds}."
         + (f" Device: {runs_on}." if runs_on else "")
         + f" Config: {report['config_hash'][:12]}."
     ]

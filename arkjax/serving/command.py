@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from arkjax.errors import ConfigError
-from arkjax.options import add_talking_options
+from arkjax.options import add_talking_arguments, positive_count
 
 KEY_VARIABLE = "ARKJAX_API_KEY"
 
@@ -21,7 +21,6 @@ def add_parser(commands: argparse._SubParsersAction, name: str) -> argparse.Argu
     """Add the command to the command line."""
     does = "serve a model over HTTP by OpenAI's API"
     parser = commands.add_parser(name, help=does, description=does)
-    parser.add_argument("checkpoint", help="a model directory, or a Hugging Face checkpoint")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)"
     )
@@ -33,28 +32,35 @@ def add_parser(commands: argparse._SubParsersAction, name: str) -> argparse.Argu
         metavar="FILE",
         help=f"holds the key that clients must send; or set {KEY_VARIABLE}",
     )
-    parser.add_argument("--slots", type=_count, default=16, help="answers at once (default 16)")
     parser.add_argument(
-        "--context", type=_count, default=4096, help="of a prompt with its answer (default 4096)"
+        "--slots", type=positive_count, default=16, help="answers at once (default 16)"
     )
     parser.add_argument(
-        "--max-queue", type=_count, default=256, help="answers that wait for a slot (default 256)"
+        "--context",
+        type=positive_count,
+        default=4096,
+        help="of a prompt with its answer (default 4096)",
     )
     parser.add_argument(
-        "--max-tokens", type=_count, default=512, help="of an answer, if not asked (default 512)"
+        "--max-queue",
+        type=positive_count,
+        default=256,
+        help="answers that wait for a slot (default 256)",
     )
     parser.add_argument(
-        "--grace", type=_count, default=30, help="seconds to finish when stopped (default 30)"
+        "--max-tokens",
+        type=positive_count,
+        default=512,
+        help="of an answer, if not asked (default 512)",
     )
-    add_talking_options(parser)
+    parser.add_argument(
+        "--grace",
+        type=positive_count,
+        default=30,
+        help="seconds to finish when stopped (default 30)",
+    )
+    add_talking_arguments(parser)
     return parser
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return value
 
 
 def _port(text: str) -> int:

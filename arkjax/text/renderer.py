@@ -2,23 +2,18 @@
 
 A template comes with a checkpoint and is a program. jinja2's sandbox keeps it from Python's
 internals, but not from using up time and memory, which nothing inside a thread can stop. So
-`isolation.py` runs this file as a program to which the system grants a second of processor time per
-rendering, some memory, and no new file, and which it kills when that is not enough.
+`isolation.py` has this file run by a `Worker`, in a process to which the system grants a second of
+processor time per rendering, some memory, and no new file, and which is killed when that is not
+enough.
 
 Requests and replies are JSON objects.
 """
 
-import contextlib
 import datetime
 import functools
 import json
-import os
 import re
-import resource
-import signal
-import sys
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from typing import Any
 
 # Methods and filters whose arguments say where to look; what they give back is made of the object.
@@ -297,7 +292,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"error": "failed", "message": message, "line": _line(error)}
 
 
-def _warm() -> None:
+def warm() -> None:
     """Import and load now whatever rendering can need later, when no file can be opened."""
     import pprint  # noqa: F401
 
@@ -308,58 +303,3 @@ def _warm() -> None:
         answer({"do": "render", "template": text, "now": None, "variables": {}, "limit": 100,
                 "marks": None})  # fmt: skip
     answer({"do": "parse", "template": "{% if %}"})
-
-
-def _restrict(memory: int, connection: Connection) -> None:
-    """Take from this process what rendering does not need."""
-
-    def lower(kind: int, value: int) -> None:
-        _, hard = resource.getrlimit(kind)
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        # Not every system has every limit.
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(kind, (value, value))
-
-    lower(resource.RLIMIT_AS, memory)
-    lower(resource.RLIMIT_FSIZE, 0)
-    lower(resource.RLIMIT_CORE, 0)
-    lower(resource.RLIMIT_NOFILE, connection.fileno() + 1)
-
-
-def _lowest(handle: int) -> int:
-    """The same handle under the lowest free number: the limit on open files is just above it."""
-    other = os.dup(handle)
-    os.close(max(handle, other))
-    return min(handle, other)
-
-
-def main() -> None:
-    """Serve requests until the other side closes the connection."""
-    connection = Connection(_lowest(int(sys.argv[1])))
-    start = json.loads(connection.recv_bytes())
-    sys.path[:] = start["path"]
-    try:
-        _warm()
-    except ImportError as error:
-        connection.send_bytes(json.dumps({"error": str(error)}).encode())
-        return
-    _restrict(start["memory"], connection)
-    # Who starts programs may have had the signal ignored or held back, which programs inherit.
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPROF])
-    connection.send_bytes(b"{}")
-    while True:
-        try:
-            request = json.loads(connection.recv_bytes().decode("utf-8", "surrogatepass"))
-        except EOFError:
-            return
-        # Of processor time, so that a busy machine stops nothing that is innocent. The signal ends
-        # the process, whatever it is at.
-        signal.setitimer(signal.ITIMER_PROF, start["seconds"])
-        reply = json.dumps(answer(request), ensure_ascii=False)
-        connection.send_bytes(reply.encode("utf-8", "surrogatepass"))
-        signal.setitimer(signal.ITIMER_PROF, 0)
-
-
-if __name__ == "__main__":
-    main()

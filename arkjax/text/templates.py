@@ -14,10 +14,11 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from arkjax.errors import DataError
+from arkjax.isolation.worker import Stopped
 from arkjax.storage import content_hash
 from arkjax.text.files import read_settings, read_templates, read_text
 from arkjax.text.guard import Control, control_of, encode_chat, free_marks, marked_variables
-from arkjax.text.isolation import MEMORY, Stopped, ask
+from arkjax.text.isolation import MEMORY, ask
 from arkjax.text.messages import (
     Message,
     check_messages,

@@ -184,6 +184,45 @@ def test_quality_and_published_numbers_are_tables(page):
         assert evidence_tables.quality(empty) == "" == evidence_tables.published(empty)
 
 
+def test_figures_of_the_grader_are_shown_by_system(report):
+    evaluated = {
+        **report,
+        "task": "truthful<b>qa",
+        "scores": {
+            "team": {"bleu_diff": -0.0625, "f1": 0.875, HOSTILE: 1},
+            "base": {"bleu_diff": 0.5, "f1": 0.25, "rouge1": None},
+            HOSTILE: {"bleu": 31.25},
+        },
+        "choices": {"mc1": 0.375, "mc2": 0.5},
+    }
+    page = render_html(evaluated, figures={})
+    parse(page)
+    assert HOSTILE not in page and "Task: truthful&lt;b&gt;qa. Problems: " in page
+    part = page[page.index('<section id="figures"') :]
+    part = part[: part.index("</section>")]
+    assert '<a href="#figures">Figures of the grader</a>' in page
+    heads = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', part)
+    # Shares in per cent; not what can be negative or above 1.
+    assert heads[:3] == ["system", "bleu diff", "f1, %"] and heads[3].endswith(", %")
+    assert heads[4:] == ["rouge1, %", "bleu", "measure", "mean"]
+    cells = [re.findall(r'<td class="n">([^<]*)</td>', row) for row in part.split("<tr>")[2:]]
+    assert [row for row in cells if row] == [
+        ["0.500", "25.0", "–", "–", "–"],
+        ["−0.062", "87.5", "100.0", "–", "–"],
+        ["–", "–", "–", "–", "31.250"],
+        ["37.5"],
+        ["50.0"],
+    ]
+
+
+def test_a_report_without_figures_of_a_grader_has_no_part_for_them(report):
+    page = render_html({**report, "scores": {}, "choices": {}}, figures={})
+    assert page == render_html(report, figures={})
+    assert "Figures of the grader" not in page and "Task: " not in page
+    alone = evidence_tables.grader_figures({"choices": {"mc1": 0.0}})
+    assert "Means over all problems" not in alone and "mc1, %" in alone
+
+
 def test_quality_of_several_splits_says_what_was_judged_and_how():
     figure = {"value": 0.5, "ci95": [0.4, 0.6], "n": 3}
     figure["minus_base"] = {"value": -0.25, "ci95": [-0.5, 0.125]}

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from arkjax.errors import DataError
+from arkjax.isolation import worker
 from arkjax.text import isolation
 from arkjax.text.isolation import SECONDS
 from arkjax.text.templates import ChatTemplate
@@ -154,6 +155,7 @@ def test_a_program_that_ignores_the_timers_signal_stops_attacks_all_the_same():
     program = f"""
 import signal
 from arkjax.errors import DataError
+from arkjax.isolation import worker
 from arkjax.text.templates import ChatTemplate
 signal.signal(signal.SIGPROF, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPROF])
@@ -169,13 +171,13 @@ except DataError as error:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads another process's clock")
 def test_the_time_is_kept_from_outside_too(tmp_path, monkeypatch):
     """As where the process cannot set itself a timer."""
-    text = isolation._PROGRAM.read_text()
-    timed = 'signal.setitimer(signal.ITIMER_PROF, start["seconds"])'
+    text = worker._SERVER.read_text()
+    timed = 'signal.setitimer(signal.ITIMER_PROF, asked["seconds"])'
     assert timed in text
-    program = tmp_path / "renderer.py"
-    program.write_text(text.replace(timed, "pass"))
+    server = tmp_path / "server.py"
+    server.write_text(text.replace(timed, "pass"))
     isolation.close()
-    monkeypatch.setattr(isolation, "_PROGRAM", program)
+    monkeypatch.setattr(worker, "_SERVER", server)
     try:
         assert "more than 1 s of processor time" in stopped(GREEDY[1])
     finally:

@@ -8,6 +8,7 @@ import webbrowser
 from pathlib import Path
 
 from arkjax.errors import StorageError
+from arkjax.options import positive_count, quiet_option
 from arkjax.progress import Progress
 
 PAGE = "debates.html"
@@ -31,20 +32,15 @@ def add_parser(commands: argparse._SubParsersAction, name: str) -> argparse.Argu
     parser.add_argument("--no-open", action="store_true", help="write the page, open no browser")
     parser.add_argument("--seed", type=int, help="only this one of the run's seeds")
     parser.add_argument(
-        "--limit", type=_count, help="most debates of each system, the first by id (default all)"
+        "--limit",
+        type=positive_count,
+        help="most debates of each system, the first by id (default all)",
     )
     parser.add_argument(
         "--tokenizer", type=Path, metavar="PATH", help="where the run has none: a file or folder"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress, only errors")
+    quiet_option(parser)
     return parser
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return value
 
 
 def run(arguments: argparse.Namespace) -> int:

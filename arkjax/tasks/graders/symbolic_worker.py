@@ -1,17 +1,11 @@
 """The program that compares expressions, in a process of its own: see `symbolic.py`.
 
-Requests and replies are JSON objects. Before the first request the process gives up what comparing
-does not need: it writes no file, and has no more memory than it is granted.
+Requests and replies are JSON objects. A `Worker` serves them; after `warm` the process writes no
+file, and has no more memory than it is granted.
 """
 
-import contextlib
-import json
 import logging
 import re
-import resource
-import signal
-import sys
-from multiprocessing.connection import Connection
 from typing import Any
 
 # What people write where LaTeX has a command.
@@ -42,8 +36,9 @@ def equal(gold: str, answer: str) -> bool:
     return all(sides) and verify(*sides, timeout_seconds=None)
 
 
-def _warm() -> None:
+def warm() -> None:
     """Import and load now whatever comparing needs: memory and time are not limited yet."""
+    logging.disable(logging.CRITICAL)
     for gold, answer in [
         (r"\frac{1}{2}", "0.5"), (r"x^2+2x+1", "(x+1)^2"), (r"\sqrt{8}", r"2\sqrt{2}"),
         (r"[0,1)\cup(2,3)", "[0,1)"), (r"\{1,2\}", "1,2"), ("1+1", "2+1"), ("(1,2)", "(2,3)"),
@@ -54,57 +49,9 @@ def _warm() -> None:
         equal(gold, answer)
 
 
-def _restrict(memory: int, connection: Connection) -> None:
-    """Take from this process what comparing does not need."""
-
-    def lower(kind: int, value: int) -> None:
-        _, hard = resource.getrlimit(kind)
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        # Not every system has every limit.
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(kind, (value, value))
-
-    lower(resource.RLIMIT_AS, memory)
-    lower(resource.RLIMIT_FSIZE, 0)
-    lower(resource.RLIMIT_CORE, 0)
-
-
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """The reply to a request {"gold", "answer"}: {"equal"}; an error makes no two things equal."""
     try:
         return {"equal": bool(equal(request["gold"], request["answer"]))}
     except (Exception, MemoryError, RecursionError):
         return {"equal": False}
-
-
-def main() -> None:
-    """Serve requests until the other side closes the connection."""
-    connection = Connection(int(sys.argv[1]))
-    start = json.loads(connection.recv_bytes())
-    sys.path[:] = start["path"]
-    logging.disable(logging.CRITICAL)
-    try:
-        _warm()
-    except ImportError as error:
-        connection.send_bytes(json.dumps({"error": str(error)}).encode())
-        return
-    _restrict(start["memory"], connection)
-    # Who starts programs may have had the signal ignored or held back, which programs inherit.
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPROF])
-    connection.send_bytes(b"{}")
-    while True:
-        try:
-            request = json.loads(connection.recv_bytes())
-        except EOFError:
-            return
-        # Of processor time, so that a busy machine stops nothing that is innocent. The signal ends
-        # the process, whatever it is at.
-        signal.setitimer(signal.ITIMER_PROF, request["seconds"])
-        reply = answer(request)
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        connection.send_bytes(json.dumps(reply).encode())
-
-
-if __name__ == "__main__":
-    main()

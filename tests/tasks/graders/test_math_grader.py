@@ -116,18 +116,18 @@ def test_a_gold_answer_may_be_a_whole_solution(problem):
 def test_an_endless_comparison_is_killed_and_the_next_one_works(problem):
     grader = MathGrader(seconds=0.3)
     assert grader.accepts(problem(r"\sqrt{8}"), r"2\sqrt{2}")
-    process = symbolic._worker()._process
+    process = symbolic._WORKER._process
     grade = grader.grade(problem(r"\sqrt{2}"), rf"\boxed{{{ENDLESS}}}")
     assert not grade.correct and grade.extracted == ENDLESS
     assert "more than 0.3 s" in grade.reason
     assert process.returncode is not None and process.returncode < 0
     assert grader.accepts(problem(r"\sqrt{18}"), r"3\sqrt{2}")
-    assert symbolic._worker()._process.pid != process.pid
+    assert symbolic._WORKER._process.pid != process.pid
 
 
 def test_a_process_that_somebody_ended_is_started_anew(problem):
     assert GRADER.accepts(problem(r"\sqrt{8}"), r"2\sqrt{2}")
-    process = symbolic._worker()._process
+    process = symbolic._WORKER._process
     process.kill()
     process.wait()
     assert GRADER.accepts(problem(r"\sqrt{27}"), r"3\sqrt{3}")
@@ -135,7 +135,7 @@ def test_a_process_that_somebody_ended_is_started_anew(problem):
 
 def test_memory_is_limited():
     assert symbolic.compare(r"\sqrt{50}", r"5\sqrt{2}").equal
-    limits = f"/proc/{symbolic._worker()._process.pid}/limits"
+    limits = f"/proc/{symbolic._WORKER._process.pid}/limits"
     if not os.path.exists(limits):
         pytest.skip("the system does not tell the limits of a process")
     with open(limits) as lines:
@@ -164,7 +164,7 @@ def test_threads_share_the_process():
 def test_votes_over_the_same_answers_are_compared_once(monkeypatch):
     symbolic.compare.cache_clear()
     asked = []
-    worker = symbolic._worker()
+    worker = symbolic._WORKER
     ask = worker.ask
 
     def counted(request, seconds):
@@ -181,7 +181,7 @@ def test_the_process_ends_with_its_parent():
     code = (
         "from arkjax.tasks.graders import symbolic\n"
         "assert symbolic.compare(r'\\sqrt{8}', r'2\\sqrt{2}').equal\n"
-        "print(symbolic._worker()._process.pid)\n"
+        "print(symbolic._WORKER._process.pid)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not done.stderr
