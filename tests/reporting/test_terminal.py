@@ -12,8 +12,9 @@ pytestmark = pytest.mark.fast
 def outcome(system, number, correct, calls):
     tokens = 1000 * calls
     return Outcome(
-        0, "test", system, f"p{number}", "", "d", correct, "", calls, tokens, 10 * calls, 0.5
-    )
+        0, "test", system, f"p{number}", "", "d", correct, "", calls, tokens, 10 * calls, 0.5,
+        difficulty="", in_pool=correct, opening_correct=correct, confidence=0.5, rounds=1,
+    )  # fmt: skip
 
 
 @pytest.fixture
