@@ -144,6 +144,11 @@ class Contest:
             prompt_tokens=0,
             generated_tokens=0,
             seconds=0.0,
+            difficulty=str(problem.meta.get("difficulty", "")),
+            in_pool=False,
+            opening_correct=False,
+            confidence=0.0,
+            rounds=0,
         )
         return Answer(outcome, "", NO_ROOM, self._scores(problem, ""))
 

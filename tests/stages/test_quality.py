@@ -110,10 +110,12 @@ def session(judge, generator):
             )
         return debates, store
 
+    task = SimpleNamespace(grader=Grader())
     return SimpleNamespace(
         config=c,
         seed=0,
-        task=SimpleNamespace(grader=Grader()),
+        task=task,
+        task_of=lambda split: task,
         progress=Progress(enabled=False),
         players=SimpleNamespace(
             voice=lambda name: voice, generator=lambda name: generator, in_own_tokens=list
