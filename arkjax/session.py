@@ -127,17 +127,21 @@ class Session:
 
     def task_of(self, split: str) -> registry.Task:
         """The task of a split by its name in the config: of "svamp:test", the task "svamp"."""
-        name, other, _ = split.partition(":")
-        return registry.get_task(name) if other else self.task
+        name = split.rpartition(":")[0]
+        return registry.get_task(name) if name else self.task
 
     def problems(self, split: str, limit: int | None) -> list[Problem]:
         """Problems of a split; those of "train" are this seed's own.
 
-        Those of another task, "TASK:SPLIT", lie where that task looks for them by itself.
+        Those of another task, "TASK:SPLIT", lie where that task looks for them by itself, and are
+        of its shipped world, unless the run's is of the same kind.
         """
         task, name = self.task_of(split), split.rpartition(":")[2]
         source = self.config.source if name == split else ""
-        settings = {"world": self.config.world, "seed": self.seed, "source": source}
+        world = self.config.world
+        if task.world is not None and not isinstance(world, task.world.config):
+            world = None
+        settings = {"world": world, "seed": self.seed, "source": source}
         options = {option: settings[option] for option in task.options}
         problems = task.load(name, limit, **options)
         if not problems:

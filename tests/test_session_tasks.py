@@ -110,3 +110,23 @@ def test_nothing_to_learn_is_said_before_anything_is_done(monkeypatch):
     ):
         made.check({"sample"})
     session("--config.synthesis.foreign=reencode").check({"synthesize"})
+
+
+def test_a_split_of_a_task_in_a_file_and_of_the_other_world(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
+    monkeypatch.setattr(registry, "_FILES", {})
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from arkjax.tasks.problems import Problem\n"
+        "from arkjax.tasks.registry import Task, register_task\n"
+        "one = Problem('a', 'Why?', '1', 'mine', 'd')\n"
+        "load = lambda split, limit=None: [one][:limit]\n"
+        "register_task(Task('mine', None, ('test',), load))\n"
+    )
+    split = f"{file}:mine:test"
+    made = session(f"--config.evaluation.splits=('test','{split}')")
+    assert made.task_of(split).name == "mine"
+    assert [problem.id for problem in made.problems(split, None)] == ["a"]
+    # The run's world says nothing about another one: its problems are the shipped ones.
+    other = registry.get_task("search_world").load("test", 3)
+    assert made.problems("search_world:test", 3) == other
