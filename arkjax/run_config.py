@@ -243,6 +243,11 @@ class RunConfig:
             )
         if not self.evaluation.splits or self.evaluation.limit < 0:
             raise ConfigError("config.evaluation: name at least one split; limit is 0 or more")
+        if apart := [split for split in self.evaluation.splits if {"/", "\\"} & set(split)]:
+            raise ConfigError(
+                f"config.evaluation.splits has {apart[0]!r}, and a folder of the run is called "
+                "after each: run the command where the task's file lies, and name it without a path"
+            )
         reserved = {BASE, POLICY, *(Strategy((phase,)).student for phase in PHASES.values())}
         for kind, names, others in (
             ("remotes", self.remotes, reserved),

@@ -113,6 +113,7 @@ def test_nothing_to_learn_is_said_before_anything_is_done(monkeypatch):
 
 
 def test_a_split_of_a_task_in_a_file_and_of_the_other_world(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
     monkeypatch.setattr(registry, "_FILES", {})
     file = tmp_path / "mine.py"
@@ -123,10 +124,12 @@ def test_a_split_of_a_task_in_a_file_and_of_the_other_world(tmp_path, monkeypatc
         "load = lambda split, limit=None: [one][:limit]\n"
         "register_task(Task('mine', None, ('test',), load))\n"
     )
-    split = f"{file}:mine:test"
+    split = "mine.py:mine:test"
     made = session(f"--config.evaluation.splits=('test','{split}')")
     assert made.task_of(split).name == "mine"
     assert [problem.id for problem in made.problems(split, None)] == ["a"]
+    with pytest.raises(ConfigError, match="a folder of the run is called after each"):
+        session(f"--config.evaluation.splits=('test','{file}:mine:test')")
     # The run's world says nothing about another one: its problems are the shipped ones.
     other = registry.get_task("search_world").load("test", 3)
     assert made.problems("search_world:test", 3) == other
