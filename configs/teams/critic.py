@@ -23,7 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
         arg,
         checks=3,
         temperature=0.7,
-        max_tokens=64,
+        max_tokens=56,
         right="right",
         others=("low", "high"),
     )
