@@ -21,9 +21,9 @@ REVISE = "Read the verdicts and propose a better answer, or close with the one t
 def get_config(arg: str = "") -> ConfigDict:
     o = options(
         arg,
-        checks=3,
+        checks=2,
         temperature=0.7,
-        max_tokens=56,
+        max_tokens=64,
         right="right",
         others=("low", "high"),
     )

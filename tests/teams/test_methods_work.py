@@ -66,7 +66,7 @@ def test_self_refine_ends_when_nothing_is_left_to_improve(follow, words, ending)
 def test_critic(follow):
     """Both read all that was said; the solver closes with what the critic found right."""
     words = {"critic": "so low", "critic@3": "so right", "solver@2": "so 2", "solver@4": "so 2"}
-    played = follow("critic", words)
+    played = follow("critic:checks=3", words)
     assert played.told == cleandoc("""
         opening 0: solver
         check 1: critic < solver@0
@@ -77,7 +77,7 @@ def test_critic(follow):
     heat = {agent.id: agent.sampling.temperature for agent in played.spec.agents}
     assert heat == {"solver": 0.7, "critic": 0.0} and not played.spec.uses_oracle
     # Without a verdict that it knows it goes on to the last check.
-    assert follow("critic:checks=2").told.endswith("= 1, 5 calls")
+    assert follow("critic").told.endswith("= 1, 5 calls")
     done = follow("critic:right=fine,others=poor", {"critic": "so fine"})
     assert done.told.endswith("= 1, 3 calls, stopped by check.verdict")
 
