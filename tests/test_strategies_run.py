@@ -133,15 +133,8 @@ def test_students_are_added_one_by_one(made, arkjax_command, tmp_path):
 
     def figures(run: Path) -> dict[str, dict]:
         systems = json.loads((run / "report/report.json").read_text())["splits"]["test"]["systems"]
-        wanted = ("accuracy", "by_seed", "calls", "generated_tokens")
+        wanted = ("accuracy", "ci95", "calls", "generated_tokens")
         return {n: {field: system[field] for field in wanted} for n, system in systems.items()}
-
-    def intervals(run: Path) -> dict[str, list[float]]:
-        systems = json.loads((run / "report/report.json").read_text())["splits"]["test"]["systems"]
-        return {name: system["ci95"] for name, system in systems.items()}
-
-    def near(one: list[float], other: list[float]) -> bool:
-        return one == pytest.approx(other, abs=0.03)
 
     every = figures(made[0])
     shared = every.keys() - set(made[1])
@@ -161,8 +154,6 @@ def test_students_are_added_one_by_one(made, arkjax_command, tmp_path):
     found = figures(workdir)
     assert found.keys() == shared | set(all_three)
     assert all(found[name] == every[name] for name in found)
-    # More comparisons have more draws, and with them intervals that differ in the last digit.
-    assert all(near(intervals(workdir)[n], intervals(made[0])[n]) for n in found)
     for name in third:
         whole, alone = weights(made[0] / "seed-0/distill" / name), weights(distill / name)
         assert all(np.array_equal(whole[n], alone[n]) for n in whole), name

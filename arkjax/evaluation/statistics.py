@@ -13,6 +13,7 @@ import numpy as np
 from arkjax.errors import DataError
 
 RESAMPLES = 10_000
+"""Draws of which intervals are made; p values of many comparisons may take more."""
 _BLOCK_BYTES = 16 * 2**20  # of resampling weights held at a time
 
 
@@ -74,7 +75,17 @@ def resampled_means(cells: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     shrink their variance by (S-1)/S: S-1 are drawn, which undoes it (Rao and Wu 1988, JASA 83,
     sec. 2). One seed is always drawn once: then the interval
     says nothing about variation between runs.
+
+    Draws beyond the first `RESAMPLES` are of streams of their own: asking for more changes none of
+    those, and so no interval.
     """
+    if resamples > RESAMPLES:
+        starts = range(0, resamples, RESAMPLES)
+        parts = [
+            resampled_means(cells, min(RESAMPLES, resamples - start), seed + number)
+            for number, start in enumerate(starts)
+        ]
+        return np.concatenate(parts)
     systems, seeds, problems = cells.shape
     rng = np.random.default_rng(seed)
     kind = np.float32 if cells.dtype == bool else np.float64
@@ -141,8 +152,9 @@ class PairedBootstrap:
         self._replicates = resampled_means(stacked, resamples, seed)
 
     def _of(self, name: str) -> tuple[float, np.ndarray]:
+        """The point, and the replicates of which intervals are made."""
         k = self._index[name]
-        return float(self._points[k]), self._replicates[:, k]
+        return float(self._points[k]), self._replicates[:RESAMPLES, k]
 
     def accuracy(self, name: str) -> Estimate:
         """Share of correct answers, averaged over seeds.
@@ -177,14 +189,15 @@ class PairedBootstrap:
 
         p is twice the smaller share of replicates on either side of zero, the observation
         counted as one of them (Davison and Hinkley 1997, eq. 4.11), so it is never below
-        2/(R+1).
+        2/(R+1). It is of all replicates, the interval of the first `RESAMPLES`.
         """
-        (point_a, replicates_a), (point_b, replicates_b) = self._of(a), self._of(b)
-        replicates = replicates_a - replicates_b
+        (point_a, _), (point_b, _) = self._of(a), self._of(b)
+        columns = self._replicates
+        replicates = columns[:, self._index[a]] - columns[:, self._index[b]]
         below = (1 + np.count_nonzero(replicates <= 0)) / (len(replicates) + 1)
         above = (1 + np.count_nonzero(replicates >= 0)) / (len(replicates) + 1)
         p = float(min(1.0, 2 * min(below, above)))
-        return Difference(point_a - point_b, percentile_interval(replicates), p)
+        return Difference(point_a - point_b, percentile_interval(replicates[:RESAMPLES]), p)
 
     def captured_gain(self, name: str, base: str = "base", team: str = "team") -> CapturedGain:
         """(name - base) / (team - base), 1 when `name` shows the whole gain of the team.

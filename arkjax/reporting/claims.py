@@ -99,7 +99,7 @@ def standing_notes(report: Mapping[str, Any]) -> list[str]:
     present = {name for split in report["splits"].values() for name in split["systems"]}
     notes = [
         "Intervals are 95% percentile intervals of a paired bootstrap over problems and seeds "
-        f"({report['resamples']:,} draws, the same for all systems).",
+        f"({min(report['resamples'], statistics.RESAMPLES):,} draws, the same for all systems).",
         "A difference is called one only if its interval leaves out zero and its p is at most 0.05 "
         "once Holm's correction allows for all comparisons of this report.",
         "Costs are what answering takes, averaged over problems and seeds and counted from "

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from arkjax.errors import DataError
-from arkjax.evaluation.statistics import PairedBootstrap, holm, mcnemar, mcnemar_over_seeds
+from arkjax.evaluation.statistics import (
+    RESAMPLES,
+    PairedBootstrap,
+    holm,
+    mcnemar,
+    mcnemar_over_seeds,
+)
 
 
 def correlated(rng, seeds, problems, gap=0.1, share=0.7):
@@ -191,3 +197,19 @@ def test_share_is_a_ratio_and_exact_at_its_ends():
     assert boot.share("none", "whole").ci95 == (0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
     assert boot.share("all", "whole").ci95 == (pytest.approx(0.025 ** (1 / 20)), 1.0)
     assert boot.share("none", "none") is None
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_more_draws_change_no_interval_and_make_p_finer(seeds):
+    rng = np.random.default_rng(3)
+    cells = {name: rng.random((seeds, 37)) < rate for name, rate in (("a", 0.9), ("b", 0.2))}
+    cells |= {"base": cells["b"], "team": cells["a"]}
+    few = PairedBootstrap(cells)
+    many = PairedBootstrap(cells, resamples=2 * RESAMPLES + 5)
+    assert many._replicates.shape == (2 * RESAMPLES + 5, 4)
+    assert few.accuracy("a") == many.accuracy("a")
+    assert few.share("b", "b") == many.share("b", "b")
+    assert few.captured_gain("b") == many.captured_gain("b")
+    one, other = few.difference("a", "b"), many.difference("a", "b")
+    assert one.ci95 == other.ci95 and other.p == pytest.approx(2 / (2 * RESAMPLES + 6))
+    assert one.p == pytest.approx(2 / (RESAMPLES + 1))
