@@ -241,7 +241,8 @@ def _pipeline(options: Any, runner: str, log: str) -> Any:
         made, worker = FnApiRunner(), "arkjax.beam.worker"
         if options.view_as(DirectOptions).direct_num_workers != 1:
             # As its mode "multi_processing" has it, with workers of our own and what they say kept.
-            command = f"exec {shlex.quote(sys.executable)} -m {worker} 2>>{shlex.quote(log)}"
+            python = shlex.quote(sys.executable)
+            command = f"exec {python} -m {worker} {os.getpid()} 2>>{shlex.quote(log)}"
             made = FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
     try:
         return beam.Pipeline(runner=made, options=options)

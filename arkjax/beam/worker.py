@@ -1,8 +1,9 @@
 """A worker process of the DirectRunner, which ends when the command that started it does.
 
-    python -m arkjax.beam.worker
+    python -m arkjax.beam.worker PID
 
-Beam's own waits for ever for a command that was killed.
+PID is the command's. Beam's own worker waits for ever for a command that was killed; and by the
+time that this one could ask whose child it is, its command may be gone.
 """
 
 import os
@@ -19,9 +20,10 @@ def _end_with(parent: int) -> None:
 
 def main() -> None:
     """Work until there is nothing left to do."""
+    parent = int(sys.argv.pop(1))
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     from apache_beam.runners.worker import sdk_worker_main
 
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     sdk_worker_main.main(sys.argv)
 
 

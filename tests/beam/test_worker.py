@@ -10,16 +10,23 @@ import pytest
 pytestmark = pytest.mark.fast
 
 WORKER = """
-import os
+import os, sys, time
 from arkjax.beam.worker import _end_with
 print(os.getpid(), flush=True)
-_end_with(os.getppid())
+time.sleep(float(sys.argv[2]))
+_end_with(int(sys.argv[1]))
 """
-COMMAND = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {WORKER!r}])"
+COMMAND = """
+import os, subprocess, sys
+subprocess.run([sys.executable, "-c", sys.argv[1], str(os.getpid()), sys.argv[2]])
+"""
 
 
-def test_a_worker_ends_when_its_command_is_killed():
-    command = subprocess.Popen([sys.executable, "-c", COMMAND], stdout=subprocess.PIPE)
+@pytest.mark.parametrize("seconds", [0, 2], ids=["at once", "before it looks"])
+def test_a_worker_ends_when_its_command_is_killed(seconds):
+    command = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, WORKER, str(seconds)], stdout=subprocess.PIPE
+    )
     worker = int(command.stdout.readline())
     try:
         os.kill(worker, 0)  # It is there.
