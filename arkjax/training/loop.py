@@ -161,9 +161,12 @@ def run_training(
     frozen = jax.device_put(model.arrays(), shardings(model.config, mesh, rules))
     trained = {name: frozen.pop(name) for name in sorted(trainable(model.config))}
     trained |= jax.device_put(extra, whole)
-    state = jax.jit(functools.partial(_start, optimizer))(trained)
+    state_places, frozen_places = (
+        _state_places(optimizer, trained, mesh),
+        jax.tree.map(lambda x: x.sharding, frozen),
+    )
+    state = jax.jit(functools.partial(_start, optimizer), out_shardings=state_places)(trained)
     del trained  # The state holds copies: steps take them apart, and the given model stays.
-    state_places, frozen_places = jax.tree.map(lambda x: x.sharding, (state, frozen))
     step_fn = jax.jit(
         functools.partial(training_step, loss, optimizer),
         donate_argnums=0,
@@ -244,6 +247,26 @@ def _start(optimizer: optax.GradientTransformation, weights: Weights) -> TrainSt
     # In 16 bits most steps would round to nothing (arXiv 1710.03740, section 3.1).
     weights = {name: weight.astype(jnp.float32) for name, weight in weights.items()}
     return TrainState(jnp.zeros((), jnp.int32), weights, optimizer.init(weights))
+
+
+def _state_places(
+    optimizer: optax.GradientTransformation, weights: Weights, mesh: Mesh
+) -> TrainState:
+    """Where the state of these weights lies: what the optimizer keeps of a weight, beside it.
+
+    Left to itself the compiler keeps the optimizer's zeros whole on every device: nothing in them
+    comes from weights that are spread.
+    """
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def place(path: tuple, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+        names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+        weight = weights.get(names[-1]) if names else None
+        beside = weight is not None and weight.shape == leaf.shape
+        return weight.sharding if beside else whole
+
+    state = jax.eval_shape(functools.partial(_start, optimizer), weights)
+    return jax.tree_util.tree_map_with_path(place, state)
 
 
 def training_step(

@@ -13,6 +13,7 @@ from arkjax.distillation.rows import batch, order
 from arkjax.errors import ArkJAXError, ConfigError
 from arkjax.models.transformer import Transformer
 from arkjax.models.weights import weight_specs
+from arkjax.training.checkpoints import Checkpoints
 from arkjax.training.metrics import read_metrics
 from arkjax.training.optimizer import OptimizerConfig, make_optimizer
 
@@ -98,6 +99,26 @@ def test_interrupted_training_ends_bit_by_bit_the_same(stop, fit, undisturbed, s
 def test_every_mesh_trains_the_same_weights(shape, fit, undisturbed, mesh_of, tmp_path):
     # Rows differ in their sums of weights, so a mean of the devices' means would differ far more.
     assert_close(fit(tmp_path, mesh=mesh_of(*shape)), undisturbed[0], 1e-5)
+
+
+@pytest.mark.parametrize("muon", [0.0, 0.02], ids=["adamw", "muon"])
+def test_what_the_optimizer_keeps_of_a_weight_lies_where_the_weight_does(
+    muon, fit, mesh_of, training_config, monkeypatch, tmp_path
+):
+    states = []
+    monkeypatch.setattr(Checkpoints, "save", lambda self, step, state, score: states.append(state))
+    optimizer = dataclasses.replace(training_config.optimizer, muon_learning_rate=muon)
+    fit(tmp_path, mesh=mesh_of(2, 2, 2), steps=3, optimizer=optimizer)
+    (state,) = states
+    kept = dict.fromkeys(state.weights, 0)
+    for path, array in jax.tree_util.tree_leaves_with_path(state.optimizer):
+        names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+        if names and names[-1] in kept:
+            weight = state.weights[names[-1]]
+            assert array.sharding.is_equivalent_to(weight.sharding, weight.ndim), path
+            kept[names[-1]] += 1
+    assert min(kept.values()) >= 1
+    assert not state.weights["layers_q"].sharding.is_fully_replicated
 
 
 def test_training_goes_on_on_another_mesh(fit, undisturbed, stops_at, mesh_of, tmp_path):
