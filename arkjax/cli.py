@@ -211,6 +211,7 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         arguments.redo,
         arguments.seed,
         Progress(enabled=not arguments.quiet),
+        ("--config", configs.shown(arguments.config), *overrides),
     )
     return 0
 

@@ -57,6 +57,15 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
     return _override(config, overrides)
 
 
+def shown(spec: str) -> str:
+    """What `load` takes, as another machine takes it too: shipped configs by their names."""
+    name, colon, argument = spec.partition(":")
+    path, shipped = _find(name).resolve(), (shipped_root() / "configs").resolve()
+    if path.is_relative_to(shipped):
+        name = path.relative_to(shipped).with_suffix("").as_posix()
+    return f"{name}{colon}{argument}"
+
+
 def _find(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_file():

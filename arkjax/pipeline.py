@@ -30,6 +30,7 @@ def run(
     redo: str | None = None,
     seed: int | None = None,
     progress: Progress | None = None,
+    options: Sequence[str] = (),
 ) -> None:
     """Do some stages of a run, those that are finished excepted.
 
@@ -40,6 +41,7 @@ def run(
       redo: a stage that is done anew, and all that follow it.
       seed: only this one of the config's seeds.
       progress: where work is shown.
+      options: of the command line that gave the config, for the report to name.
 
     Raises:
       ArkJAXError: one clear line; what was written before is kept.
@@ -63,7 +65,7 @@ def run(
                     if name != "report":
                         _do(session, name)
         if "report" in stages:
-            report(config, directory, STAGES, progress)
+            report(config, directory, STAGES, progress, options)
 
 
 def _ahead(session: Session, stages: Sequence[str], redo: str | None) -> list[str]:

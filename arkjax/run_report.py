@@ -1,8 +1,9 @@
 """The last stage: the outcomes of all seeds, put together."""
 
 import json
+import shlex
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from arkjax.config import to_dict
@@ -23,7 +24,11 @@ from arkjax.versions import versions
 
 
 def report(
-    config: RunConfig, directory: RunDirectory, names: Collection[str], progress: Progress
+    config: RunConfig,
+    directory: RunDirectory,
+    names: Collection[str],
+    progress: Progress,
+    options: Sequence[str] = (),
 ) -> dict:
     """Put the outcomes of all seeds together: report.json, report.html and plots.
 
@@ -32,6 +37,7 @@ def report(
       directory: the run directory.
       names: of the stages that every seed must have finished.
       progress: told where the report is.
+      options: of the command line that gave the config; without them no command is named.
 
     Returns:
       What report.json holds.
@@ -86,7 +92,9 @@ def report(
         quality=_quality(config, measured, judged),
         notes=[*_remote_players(config, session.team), *notes],
         oracle=sorted(oracle),
-        command=f"arkjax run --config {config.name} --workdir runs/{config.name}",
+        command=shlex.join(["arkjax", "run", *options, "--workdir", f"runs/{config.name}"])
+        if options
+        else None,
     )
     if figures := published(to_dict(config), built):
         built["published"] = figures

@@ -242,6 +242,16 @@ def test_shipped_configs_are_found_by_name_from_anywhere(file, tmp_path, monkeyp
         load("installed")
 
 
+def test_a_shipped_config_is_shown_by_its_name_and_another_as_it_was_given(file):
+    quickstart = str(shipped.shipped_path("configs/quickstart.py"))
+    given = ["quickstart", "configs/quickstart.py", quickstart]
+    assert {configs.shown(spec) for spec in given} == {"quickstart"}
+    sweep = "sweeps/embedded_study:world=search"
+    assert configs.shown("embedded_study:world=search") == configs.shown(sweep) == sweep
+    assert configs.shown(f"{file}:5") == f"{file}:5"
+    assert load(configs.shown(sweep)).task == "search_world"
+
+
 def test_shipped_path_finds_the_repository_and_names_what_is_missing():
     assert shipped.shipped_path("configs").is_dir()
     with pytest.raises(DataError, match="data/none.bin is not in this installation"):

@@ -82,6 +82,7 @@ def test_the_report_has_every_system_on_every_split(tiny_run):
     assert set(report["missing"]) == wanted - systems
     assert all(name in report["first_line"] for name in report["missing"])
     assert not report["oracle"]
+    assert report["command"] == "arkjax run --config tiny --workdir runs/tiny"
     assert (tiny_run / "report" / "report.html").stat().st_size > 10_000
 
 

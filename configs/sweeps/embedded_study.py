@@ -30,7 +30,6 @@ STUDENTS = {
     "search": (
         "student_deliberation",
         "student_deliberation_unverified",
-        "student_deliberation_then_grpo",
         "student_rsft",
         "student_rsft_unverified",
     ),

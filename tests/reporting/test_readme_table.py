@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from arkjax.config import build as build_config
+from arkjax.config import load
+from arkjax.run_config import RunConfig
+
 from .test_report import build, outcomes
 
-SCRIPT = Path(__file__).parents[2] / "launch" / "readme_table.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "launch" / "readme_table.py"
+# By their blocks in the README: reports beside the config that made them.
+STUDIES = {"study": "embedded_study.report.json"}
 TEXT = (
     "# Title\n\n<!-- results:begin -->\nstale\n<!-- results:end -->\n\n"
     "<!-- big:begin -->\n<!-- big:end -->\nend\n"
@@ -56,3 +63,12 @@ def test_missing_markers_and_foreign_reports_are_errors(main, files, capsys):
     assert main(files) == 3
     assert "not a report" in capsys.readouterr().err
     assert main([files[0] + "x", files[1]]) == 3
+
+
+@pytest.mark.parametrize("block, report", STUDIES.items())
+def test_the_readme_shows_the_studies_that_are_kept(main, block, report):
+    file = ROOT / "configs" / "sweeps" / report
+    assert main([str(file), str(ROOT / "README.md"), "--block", block, "--check"]) == 0
+    kept = json.loads(file.read_text())
+    assert kept["seeds"] == [0, 1, 2] and not kept["missing"] and not kept["oracle"]
+    assert build_config(RunConfig, load(kept["command"].split()[3])).seeds == (0, 1, 2)
