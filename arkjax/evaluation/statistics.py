@@ -145,6 +145,7 @@ class PairedBootstrap:
             )
         stacked = np.stack([np.asarray(cell, dtype=bool) for cell in cells.values()])
         self.problems = shape[1]
+        self._cells = stacked
         self._sums = stacked.sum(axis=(1, 2))
         self._occurs = stacked.any(axis=1).sum(axis=1)
         self._index = {name: k for k, name in enumerate(cells)}
@@ -187,6 +188,10 @@ class PairedBootstrap:
     def difference(self, a: str, b: str) -> Difference:
         """Accuracy of `a` minus accuracy of `b`.
 
+        Where no answer of one is right and the other's wrong, resampling finds no spread; the
+        interval then reaches as far on either side as so many problems allow that only one of the
+        two would solve (`exact_interval` of none).
+
         p is twice the smaller share of replicates on either side of zero, the observation
         counted as one of them (Davison and Hinkley 1997, eq. 4.11), so it is never below
         2/(R+1). It is of all replicates, the interval of the first `RESAMPLES`.
@@ -197,7 +202,18 @@ class PairedBootstrap:
         below = (1 + np.count_nonzero(replicates <= 0)) / (len(replicates) + 1)
         above = (1 + np.count_nonzero(replicates >= 0)) / (len(replicates) + 1)
         p = float(min(1.0, 2 * min(below, above)))
+        if self._alike(a, b):
+            return Difference(0.0, (-self._unseen, self._unseen), p)
         return Difference(point_a - point_b, percentile_interval(replicates[:RESAMPLES]), p)
+
+    def _alike(self, a: str, b: str) -> bool:
+        """Whether two systems, which need not be alike, were right in the very same cells."""
+        return a != b and np.array_equal(self._cells[self._index[a]], self._cells[self._index[b]])
+
+    @property
+    def _unseen(self) -> float:
+        """How large a share of problems may be none of which is among these."""
+        return exact_interval(0.0, self.problems)[1]
 
     def captured_gain(self, name: str, base: str = "base", team: str = "team") -> CapturedGain:
         """(name - base) / (team - base), 1 when `name` shows the whole gain of the team.
@@ -206,7 +222,8 @@ class PairedBootstrap:
         and its interval is unbounded (Fieller 1954): the value is then None, with a reason. It
         is None too where the team is worse than base: there is no gain to capture. Otherwise
         fewer than 2.5% of the replicates have a denominator that is not positive; they count as
-        infinite on the side of their numerator.
+        infinite on the side of their numerator. Of a system that answered all as `base` did, or
+        the team, the interval is that of their difference over the team's gain.
         """
         gain = self.difference(team, base)
         if gain.ci95[0] <= 0.0:
@@ -216,6 +233,10 @@ class PairedBootstrap:
             return CapturedGain(
                 None, None, f"{team} minus {base} is {shown}: it {why}, so no share is defined"
             )
+        for other, share in ((base, 0.0), (team, 1.0)):
+            if self._alike(name, other):
+                unseen = self._unseen / gain.value
+                return CapturedGain(share, (share - unseen, share + unseen))
         (point, replicates), (base_point, base_replicates) = self._of(name), self._of(base)
         _, team_replicates = self._of(team)
         numerator = replicates - base_replicates

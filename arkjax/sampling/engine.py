@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding
 from arkjax.errors import ConfigError, DataError
 from arkjax.models.transformer import Transformer
 from arkjax.sampling import decode
+from arkjax.sampling.compiling import compile_seconds
 from arkjax.sampling.continuations import Pair, score_continuations
 from arkjax.sampling.engine_config import EngineConfig
 from arkjax.sampling.engine_profile import EngineProfile
@@ -72,7 +73,7 @@ class Engine:
         self._lanes: dict[int, Lane] = {}
         self._busy: dict[str, int] = {}
         self._patience: dict[int, int] = {}
-        self._lapped = time.monotonic()
+        self._lapped, self._compiled = time.monotonic(), compile_seconds()
 
     @property
     def vocab_size(self) -> int:
@@ -335,9 +336,13 @@ class Engine:
         return StopTexts(self._tokenizer, request.sampling.stop_ids, request.sampling.stop)
 
     def _lap(self) -> float:
-        """Seconds since the last call of this: what the calls that just advanced have taken."""
+        """Seconds since the last call of this: what the calls that just advanced have taken.
+
+        Without those of the compiler, whose work serves all that come later.
+        """
         before, self._lapped = self._lapped, time.monotonic()
-        return self._lapped - before
+        compiled, self._compiled = self._compiled, compile_seconds()
+        return max(self._lapped - before - (self._compiled - compiled), 0.0)
 
 
 def _form(model: Transformer) -> dict[str, object]:

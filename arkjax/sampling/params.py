@@ -164,7 +164,8 @@ class Generation:
         or PENDING.
       cached_len: prompt tokens that were not prefilled for this call, because they were shared.
       seconds: the call's share of the generator's wall time: the time of a block is split evenly
-        among the calls that it advanced, so that the seconds of all calls add up to the time taken.
+        among the calls that it advanced, so that the seconds of all calls add up to the time taken,
+        but for that in which programs were compiled.
       top: for each id, (token id, log-probability) of the `top_logprobs` most probable tokens in
         the unmodified distribution, most probable first; empty if none were asked for.
     """
