@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from arkjax.errors import ConfigError
-from arkjax.tasks.graders.reading import TAIL, last_boxed, last_choice, last_number
+from arkjax.tasks.graders.choices import last_choice
+from arkjax.tasks.graders.reading import TAIL, last_boxed, last_number
 
 _ANSWERS = ("task", "number", "choice", "boxed")
 _FIELDS = {"scores": "score", "ranking": "ranking", "verdict": "verdict", "speaker": "next"}

@@ -3,7 +3,8 @@ r"""Answers that a well-known distiller of debates misreads, `1,234` as 234 and 
 import pytest
 
 from arkjax.tasks.embedded_world import make_problem
-from arkjax.tasks.graders.reading import last_boxed, last_choice, last_number
+from arkjax.tasks.graders.choices import last_choice
+from arkjax.tasks.graders.reading import last_boxed, last_number
 from arkjax.tasks.world_grader import WorldGrader
 
 pytestmark = pytest.mark.fast

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from arkjax.tasks.graders.reading import last_boxed, last_choice, last_number
+from arkjax.tasks.graders.choices import last_choice
+from arkjax.tasks.graders.reading import last_boxed, last_number
 from arkjax.teams.parsers import PARSERS, fields_of, parse
 
 pytestmark = pytest.mark.fast
@@ -47,7 +48,7 @@ def test_numbers(text, number):
         (r"so \boxed{\text{E}}", "E"),
         ("B", "B"),
         ("A", "A"),
-        ("A is right, not B", "B"),
+        ("A is right, not B", "A"),
         ("The answer is A, as B fails", "A"),
         ("A is the one", "A"),
         ("first (A) looked good but (B) it is", "B"),

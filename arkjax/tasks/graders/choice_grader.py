@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from arkjax.tasks.graders.reading import last_boxed, last_choice, last_stated
+from arkjax.tasks.graders.choices import read_choice
 from arkjax.tasks.problems import Grade, Problem
 
 _LONGEST = 1000
@@ -16,15 +16,15 @@ _WRAPPED = re.compile(r"\\(?:text|mbox|mathrm|textbf)[ ]?\{([^{}]*)\}")
 class ChoiceGrader:
     """Grades by a letter, or by an option's text in its place.
 
-    What a box holds counts most, then what stands behind the last "the answer is" or "Answer:". It
-    may begin with a letter, as "B) Vitamin C" does; so may the last line of a text without them.
-    Else the letter is read by `reading.last_choice`: the last that is stated ("the answer is B",
-    "option (b)"), or the last that stands alone. Articles and pronouns are no letters.
+    What a box holds counts most, then what stands behind the last "the answer is" or "Answer:",
+    then a first line that is only a letter, and so on: `choices.py` says where a letter is read,
+    and which A is an article. A text that denies an option, or names several, chooses none.
 
     Where the problem's `meta["options"]` gives the options in order, with or without a letter
     before each, an option's text stands for its letter: in a box, behind "the answer is", or as the
     last line, word for word; capitals, white space, emphasis and a final period aside. A text that
-    two options share names neither.
+    two options share names neither. The text of option A behind an A, as in "Answer: A cat", makes
+    a letter of what else is an article.
 
     Attributes:
       choices: the capital letters that can be an answer, in the order of the options.
@@ -34,8 +34,7 @@ class ChoiceGrader:
 
     def extract(self, text: str) -> str | None:
         """The letter that `text` chooses, as a capital, or None."""
-        stated = last_boxed(text) or last_stated(text) or _last_line(text)
-        return self._label(stated) or last_choice(text, self.choices)
+        return read_choice(text, self.choices).letter
 
     def equal(self, a: str, b: str) -> bool:
         """Whether two answers are the same letter, or the same words."""
@@ -49,49 +48,29 @@ class ChoiceGrader:
 
     def grade(self, problem: Problem, text: str) -> Grade:
         """Compare the letter or option that `text` states with the gold letter."""
-        letter, where = self._read(problem, text)
-        if letter is None:
-            return Grade(False, None, "the text names no option")
-        if letter == problem.answer.strip().upper():
-            return Grade(True, letter, f"matches; read {where}")
-        return Grade(False, letter, f"expected {problem.answer}; read {where}")
-
-    def _read(self, problem: Problem, text: str) -> tuple[str | None, str]:
-        for stated, where in ((last_boxed(text), "in a box"), (last_stated(text), "as the answer")):
-            if stated and self._label(stated) is None:
-                letter = self._option(problem, stated)
-                if letter:
-                    return letter, f"the option's text {where}"
-        last_line = _last_line(text)
-        if self._label(last_line) is None and (letter := self._option(problem, last_line)):
-            return letter, "the option's text in the last line"
-        return self.extract(text), "the letter"
-
-    def _label(self, stated: str) -> str | None:
-        """The letter that a statement begins with or consists of."""
-        match = re.match(
-            rf"[ \t*_>`\"']*(?:\(([{self.choices}{self.choices.lower()}])\)|"
-            rf"([{self.choices}])(?:[ ]?[).:](?=[\s*_]|$)|[).](?=[^\s.)])|(?=[*_.\s]*$)))",
-            stated,
-        )
-        return None if match is None else (match[1] or match[2]).upper()
+        found = read_choice(text, self.choices, lambda stated: self._option(problem, stated))
+        if found.letter is None:
+            return Grade(False, None, found.where)
+        if found.letter == problem.answer.strip().upper():
+            return Grade(True, found.letter, f"matches; read {found.where}")
+        return Grade(False, found.letter, f"expected {problem.answer}; read {found.where}")
 
     def _option(self, problem: Problem, stated: str) -> str | None:
-        """The letter of the one option whose text this is."""
+        """The letter of the one option whose text this is, an article before it aside."""
         options = problem.meta.get("options")
         if not isinstance(options, Sequence) or isinstance(options, str):
             return None
-        stated = _folded(stated)
-        found = [
-            letter
-            for letter, option in zip(self.choices.upper(), options, strict=False)
-            if stated and _folded(option_text(str(option), letter)) == stated
+        said = _folded(stated)
+        texts = [
+            _folded(option_text(str(o), x)) for x, o in zip(self.choices, options, strict=False)
         ]
-        return found[0] if len(found) == 1 else None
-
-
-def _last_line(text: str) -> str:
-    return text[-_LONGEST:].strip().rpartition("\n")[2]
+        pairs = list(zip(self.choices, texts, strict=False))
+        # The text alone, behind its letter, and behind an article.
+        for text in (said, said.removeprefix("a ")):
+            named = [x for x, o in pairs if o and text in (o, f"{x.lower()} {o}")]
+            if named:
+                return named[0].upper() if len(named) == 1 else None
+        return None
 
 
 def option_text(option: str, letter: str) -> str:

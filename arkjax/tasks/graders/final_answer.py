@@ -13,7 +13,8 @@ An explicit marker wins over everything else, in this order:
 Then what the text ends on:
 
 5. A formula between `$` that closes the last line and is no plain number.
-6. The last number.
+6. The last number. If what stands last is no well-formed one, such as 18.00.00, there is none. A
+   minus behind a letter or a digit subtracts: of "x-3", "2-3" and "5 - 3" it is 3.
 
 Behind a marker the first number counts, but of "3 * 6 = 18" what is behind the last "=". A text
 that ends in a marker with nothing to read behind it has no answer, whatever stands before. What a
@@ -25,7 +26,8 @@ one, or inside a sentence, was cut while it worked, and has no answer unless a m
 import dataclasses
 import re
 
-from arkjax.tasks.graders.plain_numbers import NUMBER, clean, join_thousands, number_of
+from arkjax.tasks.graders.magnitude import DEEPEST
+from arkjax.tasks.graders.plain_numbers import MALFORMED, NUMBER, clean, join_thousands, number_of
 from arkjax.tasks.graders.plain_numbers import plain_number as plain
 from arkjax.tasks.graders.reading import following, last_boxed, markers
 
@@ -64,6 +66,7 @@ _CLAUSE = re.compile(
 _TEXT = re.compile(r"\\(?:text|mbox|mathrm|textbf|operatorname|mathbb|mathcal|begin|end)\{[^{}]*\}")
 _NAMES = re.compile(r"\\[A-Za-z]+|\b(?:sin|cos|tan|log|ln|sqrt|pi|exp|or|and|infinity|infty)\b")
 _OPTION = re.compile(r"^[ *_]{0,4}\(?[A-E]\)[ *_]{1,4}(?=[-$0-9.\\])")
+_SUBTRACTS = re.compile(r"[0-9)\]][ ]{1,4}[-+][ ]$")
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b", re.IGNORECASE)
 
 
@@ -96,7 +99,7 @@ def read_answer(text: str) -> Reading:
     boxed = last_boxed(text)
     if boxed is not None:
         answer = _expression(boxed)
-        return Reading(answer, r"in the last \boxed{}" if answer else r"\boxed{} holds no answer")
+        return Reading(answer, r"in the last \boxed{}" if answer else _unread(boxed))
     if unfinished := _unfinished(text, hashes):
         return Reading(None, unfinished)
     for match in markers(text)[-1:]:
@@ -157,12 +160,29 @@ def _unfinished(text: str, hashes: list[re.Match]) -> str | None:
     stated = markers(text)[-1:]
     box = max(text.rfind(r"\boxed{"), text.rfind(r"\fbox{"))
     if box >= 0 and not any(match.start() > box for match in stated):
-        return r"\boxed{} is empty" if "}" in text[box:] else r"\boxed{} is not closed"
+        closed = text.rfind("}")
+        if closed < box:
+            return r"\boxed{} is not closed"
+        inside = text[text.find("{", box) + 1 : closed].strip()
+        return _unread(inside) if inside.strip("}") else r"\boxed{} is empty"
     for match in stated:
         line = following(text, match.end())
         if not NUMBER.search(text, match.end()) and _from_line(line) is None:
             return f"nothing to read behind {_quoted(match[0])}"
     return None
+
+
+def _unread(boxed: str) -> str:
+    """Why what a box holds is no answer."""
+    if len(boxed) <= LONGEST:
+        return r"\boxed{} holds no answer"
+    depth = deepest = 0
+    for character in boxed:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    if deepest > DEEPEST:
+        return rf"\boxed{{}} is nested too deep: {deepest} levels, {DEEPEST} are read"
+    return rf"\boxed{{}} holds over {LONGEST} characters"
 
 
 def _stated(text: str, match: re.Match) -> str | None:
@@ -288,6 +308,10 @@ def _last(text: str) -> Reading:
     for match in NUMBER.finditer(text):
         if not _ORDINAL.match(text, match.end()):
             found = match
+    end = found.end() if found else 0
+    for malformed in MALFORMED.finditer(text, end):
+        if not _ORDINAL.match(text, malformed.end()):
+            return Reading(None, f"the last number, '{malformed[0][:40]}', is not well formed")
     if found is None:
         return Reading(None, "there is no number in the text")
     number = number_of(found)
@@ -295,4 +319,6 @@ def _last(text: str) -> Reading:
         if len(found[0]) > LONGEST:
             return Reading(None, f"the last number has over {LONGEST} digits")
         return Reading(found[0], "the last number")
+    if found["sign"] and _SUBTRACTS.search(text, max(0, found.start() - 5), found.start() + 2):
+        number = dataclasses.replace(number, value=abs(number.value))
     return Reading(str(number), "the last number")

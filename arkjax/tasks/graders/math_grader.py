@@ -4,7 +4,8 @@ What is read as the final answer: `final_answer.py`. Two plain numbers (`plain_n
 same if their values are, exactly: 0.333333 is not 1/3, nothing is rounded, and 50% is 50. Anything
 else, such as intervals, sets, roots, polynomials, matrices and equations, is compared as text and
 then by math-verify (`symbolic.py`), which counts irrational numbers as equal that agree to six
-decimals; what it cannot decide within its limits of time and memory is not equal.
+decimals; what it cannot decide within its limits of time and memory is not equal, nor what has
+numbers of over 5,000 digits (`magnitude.py`), unless the text is the same.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import re
 
 from arkjax.tasks.graders import symbolic
 from arkjax.tasks.graders.final_answer import read_answer
-from arkjax.tasks.graders.plain_numbers import clean, plain_number
+from arkjax.tasks.graders.plain_numbers import clean, multiplied, plain_number
 from arkjax.tasks.graders.symbolic import Verdict
 from arkjax.tasks.problems import Grade, Problem
 
@@ -68,6 +69,12 @@ class MathGrader:
         numbers = plain_number(gold), plain_number(answer)
         if None not in numbers:
             return Verdict(numbers[0].value == numbers[1].value)
+        if any(numbers):
+            # Beside a plain number the k of 5k multiplies; beside an expression it is an unknown.
+            one = numbers[0] or multiplied(gold)
+            other = numbers[1] or multiplied(answer)
+            if one and other:
+                return Verdict(one.value == other.value)
         texts = _plain_text(gold), _plain_text(answer)
         if texts[0] == texts[1]:
             return Verdict(bool(texts[0]))

@@ -3,9 +3,16 @@ r"""Plain numbers as people, models and LaTeX write them, read exactly.
 A plain number is an integer, a decimal, a fraction (`3/4`, `\frac{3}{4}`, `\frac34`, ¾), a mixed
 number (`1 1/2`, `1\frac{1}{2}`) or one in scientific notation (`1.2e5`, `1.2 \times 10^{5}`). It
 may have a sign, a sign of currency before it or behind its sign, thousands separators (`1,234`,
-`1{,}234`, `1\,234`, a narrow or a no-break space), one of the words thousand, million, billion and
-trillion, which multiply it, and a unit, which does not count. The sign % is a unit as well: 50% is
-50 and not 0.5, since that is how data sets write such an answer. Only ASCII digits are digits.
+`1{,}234`, `1\,234`, a narrow or a no-break space), one of the words hundred, thousand, million,
+billion and trillion, which multiply it, and a unit, which does not count. The sign % is a unit as
+well: 50% is 50 and not 0.5, since that is how data sets write such an answer. Only ASCII digits
+are digits.
+
+The letters k, m or M, b or B, bn and mn behind a price multiply it as well ($1.5k), and k, K and M
+behind a decimal (1.5k). In 5k the letter may be an unknown or a unit: `multiplied` reads it. Behind
+€ or £ a comma with two digits is decimal (€18,00). What goes on behind a period or a comma is no
+well-formed number (18.00.00; 12,34,567; 18,00), and none of its parts is read as one. A minus right
+behind a letter, a digit or a closing bracket subtracts, so that 3 is the last number of x-3.
 """
 
 import dataclasses
@@ -39,10 +46,15 @@ _LATEX = [
     (re.compile(r"(?<!\\)\\[ ;:,!]"), " "),
 ]
 
+_DECIMAL_COMMA = re.compile(
+    r"((?:[€£]|\bEUR)[ ]?-?[0-9]{1,9}),([0-9]{2})(?![0-9]|[.,][0-9])"
+    r"|(?<![\w.,])([0-9]{1,9}),([0-9]{2})[ ]?([€£]|EUR\b)"
+)
 _DECIMAL = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})++(?!,?[0-9])|[0-9]++)(?:\.[0-9]++)?|\.[0-9]++)"
 _CURRENCY = r"(?:(?:US|A|C)?\$|[€£¥₹]|Rs\.?|USD|EUR|INR)"
 NUMBER = re.compile(
-    rf"(?:(?<![\w)\]}}])(?P<sign>[-+])[ ]?)?(?:{_CURRENCY}[ ]?(?P<inner>-)?)?"
+    rf"(?:(?<![\w)\]}}])(?P<sign>[-+])[ ]?)?"
+    rf"(?:(?P<currency>{_CURRENCY})[ ]?(?P<inner>-)?)?"
     r"(?:"
     r"(?:(?<![\w.,])(?P<whole>[0-9]{1,15})"
     r"(?:[ ](?:and[ ])?(?P<num>[0-9]{1,9})[ ]?/[ ]?(?P<den>[0-9]{1,9})"
@@ -50,15 +62,25 @@ NUMBER = re.compile(
     r"(?![0-9,./]*[0-9]))"
     r"|\\frac[ ]?\{[ ]?(?P<fsign>-?)(?P<fnum>[0-9.,]{1,40})[ ]?\}[ ]?"
     r"\{[ ]?(?P<fsign2>-?)(?P<fden>[0-9.,]{1,40})[ ]?\}"
-    rf"|(?P<dec>(?<![\w.])(?!0[xX][0-9a-fA-F]){_DECIMAL})"
+    rf"|(?P<dec>(?<![\w.])(?<![0-9],)(?!0[xX][0-9a-fA-F]){_DECIMAL})(?![.,][0-9])"
     r"(?:[eE](?P<exp>[-+]?[0-9]{1,9})(?!\w)"
     r"|[ ]?(?:\\times|\\cdot|[x×*·])[ ]?10[ ]?(?:\^|\*\*)[ ]?"
     r"(?:\{[ ]?(?P<lexp>[-+]?[0-9]{1,9})[ ]?\}|(?P<pexp>[-+]?[0-9]{1,9}))"
     rf"|[ ]?/[ ]?{_CURRENCY}?(?P<over>{_DECIMAL})(?![/0-9]))?"
     r")"
-    r"(?:[ ]?\\?(?P<percent>%)|[ ](?P<times>thousand|million|billion|trillion)\b)?"
+    r"(?:[ ]?\\?(?P<percent>%)|[ -]?(?P<times>(?i:hundred|thousand|million|billion|trillion))\b"
+    r"|(?<=[0-9])(?P<suffix>bn|mn|[kKmMbB])(?![\w^]|[ ]?[-+*/=<>$({\\]))?"
 )
-_TIMES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+MALFORMED = re.compile(r"(?<![\w.,])[0-9]+(?:[.,][0-9]+)+(?!\w)")
+"""Digits with periods and commas; where `NUMBER` does not match, they are no well-formed number."""
+_TIMES = {
+    "hundred": 10**2,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
+_SUFFIXES = {"k": 10**3, "m": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9}
 # Behind a number: \text{...} of any kind, degrees, or up to six words that no formula has.
 _UNIT = re.compile(
     r"(?:[ ]?(?:\\(?:text|mbox|mathrm|textbf|textrm|textit|operatorname|rm|hbox)[ ]?"
@@ -93,6 +115,7 @@ def clean(text: str) -> str:
     """The text with one kind of minus, space, fraction and thousands separator."""
     text = _MARKUP.sub("", text.replace("\r\n", "\n"))
     text = _GROUP.sub(",", text).translate(_TABLE)
+    text = _DECIMAL_COMMA.sub(lambda m: f"{m[1]}.{m[2]}" if m[1] else f"{m[5]}{m[3]}.{m[4]}", text)
     text = _VULGAR.sub(_vulgar, text).replace("\u2044", "/")
     text = re.sub("[\u2006\u2009\u200a\u202f\t\f\v\0]", " ", text)
     for pattern, plain in _LATEX:
@@ -125,10 +148,28 @@ def number_of(match: re.Match) -> Number | None:
     except (ValueError, ZeroDivisionError):
         return None
     if part["times"]:
-        value *= _TIMES[part["times"]]
+        value *= _TIMES[part["times"].lower()]
+    elif _multiplies(match):
+        value *= _SUFFIXES[part["suffix"].lower()]
     if (part["sign"] == "-") != bool(part["inner"]):
         value = -value
     return Number(value, bool(part["percent"]), fraction)
+
+
+def _multiplies(match: re.Match) -> bool:
+    """Whether a letter behind a number is its multiple and no unknown or unit."""
+    if not match["suffix"] or not match["dec"] or match["over"]:
+        return False
+    return bool(match["currency"]) or ("." in match["dec"] and match["suffix"] in ("k", "K", "M"))
+
+
+def multiplied(text: str) -> Number | None:
+    """The number that "5k", "5K" or "5M" is where the letter multiplies; None of anything else."""
+    match = re.fullmatch(r"([-+]?[0-9.,]{1,40})([kKM])", text.strip().strip("$*_`.").strip())
+    number = plain_number(match[1]) if match else None
+    if number is None:
+        return None
+    return dataclasses.replace(number, value=number.value * _SUFFIXES[match[2].lower()])
 
 
 @functools.lru_cache(2**14)
@@ -144,7 +185,7 @@ def plain_number(text: str) -> Number | None:
     text = _WRAPPED.sub(r"\1", text)
     text = join_thousands(_NAME.sub("", " ".join(text.split()).strip("*_` ").rstrip(".,;: "), 1))
     match = NUMBER.match(text)
-    if match is None:
+    if match is None or (match["suffix"] and not _multiplies(match)):
         return None
     unit = _UNIT.match(text, match.end())
     if unit is None or text[unit.end() :].strip(" .,*_`$"):

@@ -1,4 +1,4 @@
-r"""What any reader of answers finds: numbers, choice letters, boxes, and what "Answer:" opens.
+r"""What any reader of answers finds: numbers, boxes, and what "Answer:" opens.
 
 No function raises, and each takes time linear in the part that it reads. Only the end of a long
 text is read, `TAIL` characters: an answer stands there. Digits are those of ASCII only.
@@ -47,48 +47,6 @@ def last_number(text: str) -> str | None:
         sign = "" if operand else "-"
     digits = found[0].replace(",", "")
     return sign + ("0" + digits if digits.startswith(".") else digits)
-
-
-def last_choice(text: str, choices: str = "ABCDE") -> str | None:
-    """The last choice letter in `text`, as a capital; a stated answer outweighs a mention.
-
-    A letter counts in parentheses or a box in either case, and as a bare capital that stands
-    alone. Article and pronoun are no choice: a bare "a" never counts, a bare A or I not before a
-    word other than "is" or "was", and a bare I that is not stated only on a line of its own.
-    """
-    tail = text[-TAIL:]
-    letters = re.escape(choices.upper() + choices.lower())
-    capitals = re.escape(choices.upper())
-    marked = rf"[(\[{{][ ]?([{letters}])[ ]?[)\]}}]"
-    bare = rf"(?<![\w'’])([{capitals}])(?![\w'’])"
-    for form in (
-        rf"\\boxed[ ]?\{{[ ]?(?:\\text\{{)?[ ]?\(?([{letters}])\)?[ ]?\}}",
-        rf"(?:answer|choice|option)\b[ ]?(?:is|was)?[ ]?[:=]?[ ]?[*_`\"']{{0,2}}"
-        rf"(?:{marked}|{bare})",
-        # Behind a word a parenthesis is an argument's: "f(a)".
-        rf"(?<!\w){marked}|{bare}",
-    ):
-        stated = not form.startswith("(?<!")
-        found = None
-        for match in re.finditer(form, tail, re.IGNORECASE if "answer" in form else 0):
-            letter = next(group for group in match.groups() if group)
-            enclosed = not tail[match.end() - 1].isalpha()
-            if enclosed or (letter.isupper() and not _is_word(letter, tail, match.end(), stated)):
-                found = letter
-        if found:
-            return found.upper()
-    return None
-
-
-def _is_word(letter: str, tail: str, end: int, stated: bool) -> bool:
-    """Whether a bare A or I that ends at `end` is the article or the pronoun."""
-    if letter not in "AI":
-        return False
-    if re.match(r"\s+(?!(?:is|was)\b)[^\W\d_]", tail[end : end + 24]):
-        return True
-    start = tail.rfind("\n", 0, end) + 1
-    alone = end - start <= 8 and not any(c.isalnum() for c in tail[start : end - 1])
-    return letter == "I" and not stated and not alone
 
 
 def last_boxed(text: str) -> str | None:

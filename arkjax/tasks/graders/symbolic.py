@@ -10,6 +10,7 @@ import functools
 from pathlib import Path
 
 from arkjax.isolation.worker import Stopped, Worker
+from arkjax.tasks.graders import magnitude
 
 SECONDS = 5.0
 """Processor time that one comparison may take."""
@@ -41,7 +42,8 @@ def compare(gold: str, answer: str, seconds: float = SECONDS) -> Verdict:
     """Whether `answer` is what `gold` is, by `math_verify.verify`, which is not symmetric.
 
     Verdicts are kept, so that votes over the same answers cost one comparison each. One that takes
-    more than `seconds` of processor time, or too much memory, is not equal, and says so.
+    more than `seconds` of processor time, or too much memory, is not equal, and says so. What is
+    too large by inspection (`magnitude.hindrance`) is not tried.
 
     Raises:
       ArkJAXError: if no process can be started.
@@ -49,6 +51,9 @@ def compare(gold: str, answer: str, seconds: float = SECONDS) -> Verdict:
     """
     if max(len(gold), len(answer)) > LONGEST:
         return Verdict(gold == answer, f"expressions of over {LONGEST} characters are not compared")
+    for text in (gold, answer):
+        if hindrance := magnitude.hindrance(text):
+            return Verdict(gold == answer, hindrance)
     try:
         reply = _WORKER.ask({"gold": gold, "answer": answer}, seconds)
     except Stopped:

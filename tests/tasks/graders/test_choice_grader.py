@@ -46,7 +46,7 @@ OPTIONS = ["Vitamin A", "B) Vitamin C", "Hepatitis B", "a cat", "125"]
         ("This is a test", None),
         ("A dog ran", None),
         ("The answer is A mystery", None),
-        ("answer: a", None),
+        ("answer: a mystery", None),
         ("f(a) is 3", None),
         ("I", None),
         ("F", None),

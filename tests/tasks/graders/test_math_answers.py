@@ -69,6 +69,20 @@ NUMBERS = [
     (r"18\ \mathrm{m}", "18"),
     (r"90^\circ", "90"),
     ("2 million", "2000000"),
+    ("2 Million", "2000000"),
+    ("2.5-million", "2500000"),
+    ("5 hundred", "500"),
+    ("$1.5k", "1500"),
+    ("$3M", "3000000"),
+    ("-$2bn", "-2000000000"),
+    ("1.5K", "1500"),
+    ("$2k per month", "2000"),
+    ("€18,00", "18"),
+    ("€ 18,50", "18.5"),
+    ("-€18,50", "-18.5"),
+    ("18,50 €", "18.5"),
+    ("€1,850", "1850"),
+    ("£1,234.50", "1234.5"),
     ("x = 5", "5"),
     (r"\text{42}", "42"),
     ("**18**", "18"),
@@ -78,7 +92,9 @@ NUMBERS = [
     ("1\u200b8", "18"),
 ]
 NO_NUMBERS = [
-    "", "x", "2x", "2\\sqrt{2}", "1,2", "1,23", "(1,2)", "3:4", "1.2.3", "3/4/5", "1/0", "5!",
+    "", "x", "2x", "2\\sqrt{2}", "1,2", "1,23", "18,00", "12,34,567", "18.00.00",
+    "$18,00", "€18,00,00", "5k", "2k+1", "18b", "$5k$", "$2m = n$",
+    "(1,2)", "3:4", "1.2.3", "3/4/5", "1/0", "5!",
     "10^5", "12 or 13", "18m", "3+4i", "NaN", "inf", "1e999999999", "٣", "१८", "１８", "0x1f",
     "1_000", "--5", "9" * 2000,
 ]  # fmt: skip
@@ -184,6 +200,17 @@ READINGS = [
     ("She pays $18 and then $20.", "20"),
     ("She makes $18/day.", "18"),
     ("it costs 5-3", "3"),
+    ("x-3", "3"),
+    ("it costs 5 - 3", "3"),
+    ("it costs 5 - $3", "3"),
+    ("from 5 -3", "-3"),
+    ("so the change: -3", "-3"),
+    ("She has 5:\n- 3", "-3"),
+    ("so $1.5k", "1500"),
+    ("That is $1.5k per month, or $18k.", "18000"),
+    ("#### $1.5k", "1500"),
+    ("The answer is €18,00.", "18"),
+    ("She has 5 and pays €18,50 for it", "18.5"),
     ("on the 3rd day he has 5, as on the 4th", "5"),
     (r"x = \frac{3}{4}", "3/4"),
     (r"Thus $x=\sqrt{2}$.", r"\sqrt{2}"),
@@ -202,6 +229,9 @@ READINGS = [
     ("She makes 9*2=$<<9*2=18>>18", None),
     ("She makes 9*2=$<<9*2=", None),
     ("She has <<1+1=2>>2.\nOf 18 she gives away", None),
+    ("18.00.00", None),
+    ("She has 5 and pays 12,34,567", None),
+    ("The answer is 18.00.00 dollars", None),
     ("no digits", None),
     ("٣", None),
     ("#### 0x7f is", None),
@@ -220,3 +250,22 @@ def test_which_answer_is_read(text, answer):
 def test_what_is_too_long_is_no_answer():
     for text in ("9" * (LONGEST + 1), r"\boxed{" + "x" * (LONGEST + 1) + "}"):
         assert read_answer(text).answer is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (r"\boxed{}", r"\boxed{} is empty"),
+        (r"\boxed{  }", r"\boxed{} is empty"),
+        (r"\boxed{18", r"\boxed{} is not closed"),
+        (r"\boxed{" + "(" * 5000 + "18" + ")" * 5000 + "}", "nested too deep: 5000 levels"),
+        (r"\boxed{" + "(" * 700 + "18" + ")" * 700 + "}", "nested too deep: 700 levels"),
+        (r"\boxed{" + "x" * 9000 + "}", r"\boxed{} holds over 1000 characters"),
+        (r"\boxed{" + "x" * 1001 + "}", r"\boxed{} holds over 1000 characters"),
+        ("so 18.00.00", "the last number, '18.00.00', is not well formed"),
+    ],
+)
+def test_why_there_is_no_answer(text, reason):
+    reading = read_answer(text)
+    assert reading.answer is None
+    assert reason in reading.where

@@ -17,7 +17,7 @@ from arkjax.tasks.problems import Problem
 
 GRADER = MathGrader()
 # Takes as long as it is given.
-ENDLESS = r"((9!)!)!"
+ENDLESS = r"(a+b+c+d+e+f)^{300}"
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,11 @@ ENDLESS = r"((9!)!)!"
         ("50", "50%"),
         (r"50\%", "50"),
         ("18", "18 dollars"),
+        ("18", "€18,00"),
+        ("1500", "$1.5k"),
+        ("5000", "5k"),
+        ("-3000000", "-3M"),
+        ("5k", "5 k"),
         ("5", "x = 5"),
         ("120000", "1.2e5"),
         (r"\text{Tuesday}", "tuesday"),
@@ -72,6 +77,9 @@ def test_the_same_answer(a, b, problem):
         ("18", "180"),
         ("1e999999999", "1"),
         ("18", "x"),
+        ("18", "18.00.00"),
+        ("18", "18,00"),
+        ("5", "5k"),
         ("", ""),
         ("18", ""),
         (r"\text{Tuesday}", "Wednesday"),

@@ -2,7 +2,8 @@
 
 import pytest
 
-from arkjax.tasks.graders.reading import last_choice, last_stated
+from arkjax.tasks.graders.choices import last_choice
+from arkjax.tasks.graders.reading import last_stated
 
 pytestmark = pytest.mark.fast
 
