@@ -86,12 +86,13 @@ def test_arguments_reach_the_pipeline(pipeline, config, tmp_path):
     work = str(tmp_path / "run")
     common = ["--config", config, "--workdir", work]
     assert cli.main(["run", *common, "--config.n=3", "--seed", "2", "--redo", "score"]) == 0
-    made, workdir, stages, redo, seed, progress = pipeline.arguments
+    made, workdir, stages, redo, seed, progress, options = pipeline.arguments
     assert (made.n, workdir, redo, seed) == (3, Path(work), "score", 2)
     assert stages == ("base", "sample", "synthesize", "score", "distill", "evaluate", "report")
     assert isinstance(progress, Progress)
+    assert options[0] == "--config" and options[2:] == ("--config.n=3",)
     assert cli.main(["sample", *common, "--config.n", "4", "--quiet"]) == 0
-    made, _, stages, redo, seed, _ = pipeline.arguments
+    made, _, stages, redo, seed, *_ = pipeline.arguments
     assert (made.n, stages, redo, seed) == (4, ("sample",), None, None)
 
 

@@ -129,12 +129,13 @@ def missing(present: Collection[str]) -> dict[str, str]:
 def standing_notes(report: Mapping[str, Any]) -> list[str]:
     """The sentences that a report of this kind always owes its reader."""
     present = {name for split in report["splits"].values() for name in split["systems"]}
+    trained = any(systems.kind(n) in ("student", "unverified", "control") for n in present)
     notes = [
         "Intervals are 95% percentile intervals of a paired bootstrap over problems and seeds "
         f"({min(report['resamples'], statistics.RESAMPLES):,} draws, the same for all systems).",
         *([_CALLED_ONE] if len(present) > 1 else []),
         "Costs are what answering takes, averaged over problems and seeds and counted from "
-        "recorded calls; training a student is not in them.",
+        f"recorded calls{'; training a student is not in them' if trained else ''}.",
         "Confidence is the share of a team's voters that state its answer; of a system of one "
         "call it is the probability that the model gave to the words of its answer.",
     ]
