@@ -204,15 +204,21 @@ def _run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from arkjax.run_config import RunConfig
 
     stages = tuple(STAGES) if arguments.command == "run" else (arguments.command,)
-    pipeline.run(
+    progress = Progress(enabled=not arguments.quiet)
+    report = pipeline.run(
         configs.build(RunConfig, loaded),
         arguments.workdir,
         stages,
         arguments.redo,
         arguments.seed,
-        Progress(enabled=not arguments.quiet),
+        progress,
         ("--config", configs.shown(arguments.config), *overrides),
     )
+    if report is not None and not arguments.quiet:
+        from arkjax.reporting.terminal import findings
+
+        print(findings(report), flush=True)
+        progress.say(f"report: {arguments.workdir / 'report' / 'report.html'}")
     return 0
 
 

@@ -31,7 +31,7 @@ def run(
     seed: int | None = None,
     progress: Progress | None = None,
     options: Sequence[str] = (),
-) -> None:
+) -> dict | None:
     """Do some stages of a run, those that are finished excepted.
 
     Args:
@@ -42,6 +42,9 @@ def run(
       seed: only this one of the config's seeds.
       progress: where work is shown.
       options: of the command line that gave the config, for the report to name.
+
+    Returns:
+      What report.json holds, if "report" is among the stages; else None.
 
     Raises:
       ArkJAXError: one clear line; what was written before is kept.
@@ -65,7 +68,8 @@ def run(
                     if name != "report":
                         _do(session, name)
         if "report" in stages:
-            report(config, directory, STAGES, progress, options)
+            return report(config, directory, STAGES, progress, options)
+    return None
 
 
 def _ahead(session: Session, stages: Sequence[str], redo: str | None) -> list[str]:

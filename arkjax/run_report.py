@@ -36,7 +36,7 @@ def report(
       config: of the run.
       directory: the run directory.
       names: of the stages that every seed must have finished.
-      progress: told where the report is.
+      progress: where work is shown.
       options: of the command line that gave the config; without them no command is named.
 
     Returns:
@@ -95,11 +95,12 @@ def report(
         command=shlex.join(["arkjax", "run", *options, "--workdir", f"runs/{config.name}"])
         if options
         else None,
+        name=config.name,
+        task=config.task,
     )
     if figures := published(to_dict(config), built):
         built["published"] = figures
     write_report(directory.report, built, curves=curves, debates=choose_debates(debates))
-    progress.say(f"report: {directory.report / 'report.html'}")
     return built
 
 

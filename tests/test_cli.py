@@ -60,12 +60,13 @@ def pipeline(monkeypatch):
     class RunConfig:
         n: int
 
-    seen = types.SimpleNamespace(arguments=None, raises=None)
+    seen = types.SimpleNamespace(arguments=None, raises=None, report=None)
 
     def run(*arguments):
         seen.arguments = arguments
         if seen.raises is not None:
             raise seen.raises
+        return seen.report
 
     module, schema = types.ModuleType("arkjax.pipeline"), types.ModuleType("arkjax.run_config")
     module.run, schema.RunConfig = run, RunConfig
@@ -85,13 +86,28 @@ def test_arguments_reach_the_pipeline(pipeline, config, tmp_path):
     work = str(tmp_path / "run")
     common = ["--config", config, "--workdir", work]
     assert cli.main(["run", *common, "--config.n=3", "--seed", "2", "--redo", "score"]) == 0
-    made, workdir, stages, redo, seed, progress = pipeline.arguments
+    made, workdir, stages, redo, seed, progress, options = pipeline.arguments
     assert (made.n, workdir, redo, seed) == (3, Path(work), "score", 2)
     assert stages == ("base", "sample", "synthesize", "score", "distill", "evaluate", "report")
     assert isinstance(progress, Progress)
+    assert options[0] == "--config" and options[2:] == ("--config.n=3",)
     assert cli.main(["sample", *common, "--config.n", "4", "--quiet"]) == 0
-    made, _, stages, redo, seed, _ = pipeline.arguments
+    made, _, stages, redo, seed, *_ = pipeline.arguments
     assert (made.n, stages, redo, seed) == (4, ("sample",), None, None)
+
+
+def test_a_report_is_told_where_nobody_said_quiet(pipeline, config, tmp_path, capsys):
+    arguments = ["run", "--config", config, "--workdir", str(tmp_path)]
+    pipeline.report = {"first_line": "Missing: a.", "headline": ["On test, b."], "splits": {}}
+    assert cli.main(arguments) == 0
+    told = capsys.readouterr()
+    assert told.out == "Missing: a.\n\nOn test, b.\n"
+    assert told.err == f"report: {tmp_path / 'report' / 'report.html'}\n"
+    assert cli.main([*arguments, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    pipeline.report = None
+    assert cli.main(["sample", *arguments[1:]]) == 0
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,13 @@ def test_the_report_has_every_system_on_every_split(tiny_run):
     assert all(name in report["first_line"] for name in report["missing"])
     assert not report["oracle"]
     assert report["command"] == "arkjax run --config tiny --workdir runs/tiny"
+    assert (report["name"], report["task"]) == (TINY.name, TINY.task)
+    # A sentence for the team, one for the student, and one for every further split.
+    assert len(report["headline"]) == 1 + len(report["splits"])
+    assert all(
+        set(of) == {"base", "self_consistency", "role_vote"}
+        for of in report["comparisons_by_domain"]["test"].values()
+    )
     assert (tiny_run / "report" / "report.html").stat().st_size > 10_000
 
 

@@ -10,6 +10,13 @@ from arkjax.reporting import headline, systems
 from arkjax.reporting.section import Split
 
 Claim = tuple[str, str, str, str | None]
+TEAM_RIVALS = ("base", "self_consistency", "role_vote")
+"""What every team is held against."""
+
+_CALLED_ONE = (
+    "A difference is called one only if its interval leaves out zero and its p is at most 0.05 "
+    "once Holm's correction allows for all comparisons of this report."
+)
 
 
 def standard_claims(outcomes: Outcomes) -> list[Claim]:
@@ -24,8 +31,7 @@ def standard_claims(outcomes: Outcomes) -> list[Claim]:
     for split in systems.ordered_splits(outcomes.distinct("split")):
         hardest = systems.hardest(outcomes.select(split=split).distinct("part"))
         for part in (None, hardest) if hardest else (None,):
-            rivals = ("base", "self_consistency", "role_vote")
-            claims += [("team", rival, split, part) for rival in rivals]
+            claims += [("team", rival, split, part) for rival in TEAM_RIVALS]
             for student in systems.verified_students(present):
                 twin, start = systems.twin(student), systems.start(student)
                 named = ("base", "team", twin, *systems.STUDENT_CONTROLS)
@@ -74,11 +80,37 @@ def compare(
     return compared, not_compared
 
 
+def compare_by_domain(split: Split) -> dict[str, dict[str, dict[str, Any]]]:
+    """The team against base and votes in each domain of a split, with Holm over all of these.
+
+    Returns:
+      By domain and rival `difference`, `ci95`, `p`, `p_holm` and `shown`; empty without a team.
+    """
+    rivals = [name for name in TEAM_RIVALS if name in split.systems]
+    if "team" not in split.systems:
+        return {}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for domain in split.groups("domain"):
+        bootstrap = split.bootstrap(("domain", domain))
+        for rival in rivals:
+            difference = bootstrap.difference("team", rival)
+            entry = {"difference": difference.value, "ci95": list(difference.ci95)}
+            found.setdefault(domain, {})[rival] = {**entry, "p": difference.p}
+    entries = [entry for of_domain in found.values() for entry in of_domain.values()]
+    for entry, p in zip(entries, statistics.holm([e["p"] for e in entries]), strict=True):
+        entry["p_holm"] = p
+        entry["shown"] = headline.is_shown(entry)
+    return found
+
+
 def missing(present: Collection[str]) -> dict[str, str]:
     """What a full comparison needs and this run lacks, each with what therefore stays unknown.
 
-    A student whose strategy can have no twin without gold answers does not lack one.
+    A student whose strategy can have no twin without gold answers does not lack one. A single
+    system is no comparison, and lacks nothing.
     """
+    if len(set(present)) < 2:
+        return {}
     lacking = {name: why for name, why in systems.CONTROLS.items() if name not in present}
     for name in ("base", "team"):
         if name not in present:
@@ -97,13 +129,13 @@ def missing(present: Collection[str]) -> dict[str, str]:
 def standing_notes(report: Mapping[str, Any]) -> list[str]:
     """The sentences that a report of this kind always owes its reader."""
     present = {name for split in report["splits"].values() for name in split["systems"]}
+    trained = any(systems.kind(n) in ("student", "unverified", "control") for n in present)
     notes = [
         "Intervals are 95% percentile intervals of a paired bootstrap over problems and seeds "
         f"({min(report['resamples'], statistics.RESAMPLES):,} draws, the same for all systems).",
-        "A difference is called one only if its interval leaves out zero and its p is at most 0.05 "
-        "once Holm's correction allows for all comparisons of this report.",
+        *([_CALLED_ONE] if len(present) > 1 else []),
         "Costs are what answering takes, averaged over problems and seeds and counted from "
-        "recorded calls; training a student is not in them.",
+        f"recorded calls{'; training a student is not in them' if trained else ''}.",
         "Confidence is the share of a team's voters that state its answer; of a system of one "
         "call it is the probability that the model gave to the words of its answer.",
     ]

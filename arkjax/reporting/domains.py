@@ -1,4 +1,4 @@
-"""Where specialists matter, and where the team is only redundancy: by domain of the problems."""
+"""Where the team does what a vote does not, by domain of the problems, as far as it is shown."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,60 +6,58 @@ from typing import Any
 from arkjax.reporting import systems
 from arkjax.reporting.front import listed
 
-MATTER = "specialists matter"
-REDUNDANT = "only redundancy, as far as shown"
+ABOVE = "team above every vote"
+NOT_ABOVE = "team not shown above every vote"
 NONE = "no gain shown"
 _SAID = 8  # domains that a sentence names
 
 
-def vote(found: Mapping[str, Any]) -> str | None:
-    """The vote that a team must beat: of single samples at its budget, else of its roles."""
-    return next((name for name in ("self_consistency", "role_vote") if name in found), None)
+def _tests(report: Mapping[str, Any], split: str) -> Mapping[str, Mapping[str, Any]]:
+    return (report.get("comparisons_by_domain") or {}).get(split) or {}
 
 
 def by_gain(report: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
     """Each domain of a split, the one where the team adds most first.
 
     Returns:
-      `domain`, `n`, `gain` (accuracy of the team minus that of base) and `verdict`: `MATTER`
-      where the vote's share of the team's gain has an interval below 1; `REDUNDANT` where that
-      interval reaches 1; `NONE` where the team's gain cannot be told from zero; None without a
-      vote to tell. Empty where base or team are missing.
+      `domain`, `n`, `gain` (accuracy of the team minus that of base) and `verdict`: `NONE` where
+      the team is not shown above base; `ABOVE` where it is, and above every vote that was
+      evaluated; `NOT_ABOVE` where only the former holds; None where it was not tested, or there is
+      no vote. Shown is what `comparisons_by_domain` says is, with Holm over all domains. Empty
+      where base or team are missing.
     """
     section = report["splits"][split]
     found = section["systems"]
     if not {"base", "team"} <= set(found):
         return []
-    rival = vote(found)
     rows = []
     for domain, n in section["domains"].items():
-        gains = report["captured_gain_by_domain"][split].get(domain, {})
         gain = found["team"]["by_domain"][domain] - found["base"]["by_domain"][domain]
-        share = gains.get(rival or "")
+        tests = _tests(report, split).get(domain, {})
+        above = {r: test["shown"] and test["difference"] > 0 for r, test in tests.items()}
         verdict = None
-        if share:
-            verdict = NONE
-            if share["value"] is not None:
-                verdict = MATTER if share["ci95"][1] < 1 else REDUNDANT
+        if len(above) > 1:
+            verdict = ABOVE if all(above.values()) else NOT_ABOVE if above["base"] else NONE
         rows.append({"domain": domain, "n": n, "gain": gain, "verdict": verdict})
     return sorted(rows, key=lambda row: (-row["gain"], row["domain"]))
 
 
 def domain_sentence(report: Mapping[str, Any], split: str) -> str | None:
-    """In which domains the team does what a vote cannot; None where nothing tells."""
+    """In which domains the team is shown above what a vote does; None where nothing tells."""
     rows = [row for row in by_gain(report, split) if row["verdict"]]
     if not rows:
         return None
-    rival = systems.label(vote(report["splits"][split]["systems"]) or "")
+    tests = _tests(report, split)
+    tested = systems.ordered(next(iter(tests.values())))
+    rivals = [systems.label(name) for name in tested if name != "base"]
+    votes = listed(rivals)
     told = {
-        MATTER: (
-            f"Specialists who talk matter in {{}}: there the interval of what {rival} shows of "
-            "the team's gain stays below 100%."
+        ABOVE: f"In {{}} the team is above {votes}, and above base.",
+        NOT_ABOVE: (
+            f"In {{}} the team is above base, but not shown to be above "
+            f"{'both ' if len(rivals) > 1 else ''}{votes}."
         ),
-        REDUNDANT: (
-            f"In {{}} the team may be only redundancy: {rival} is not shown to gain less than it."
-        ),
-        NONE: "In {} the team's own gain cannot be told from zero.",
+        NONE: "In {} the team's own gain over base is not shown.",
     }
     sentences = []
     for verdict, text in told.items():
@@ -70,4 +68,9 @@ def domain_sentence(report: Mapping[str, Any], split: str) -> str | None:
             all_of_them = len(names) == len(rows) and len(names) > 1
             where = f"all {len(names)} domains" if all_of_them else listed(shown)
             sentences.append(text.format(where))
+    count = sum(len(of_domain) for of_domain in tests.values())
+    sentences.append(
+        f"Tested by paired bootstrap in each domain, with Holm's correction over these {count} "
+        "comparisons."
+    )
     return " ".join(sentences)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from arkjax.reporting import systems
+from arkjax.reporting import lessons, systems
 
 LEVEL = 0.05
 """The highest adjusted p at which a difference is called one."""
@@ -53,16 +53,26 @@ def best_student(report: Mapping[str, Any], split: str) -> str | None:
     return max(students, key=lambda name: found[name]["accuracy"], default=None)
 
 
+def oracle_warning(report: Mapping[str, Any]) -> str:
+    """Which systems stopped by the gold answer; "" if none did."""
+    if not report["oracle"]:
+        return ""
+    names = ", ".join(report["oracle"])
+    return f"A stop that looks at the gold answer (oracle) was used by: {names}."
+
+
+def missing_warning(report: Mapping[str, Any]) -> str:
+    """What a full comparison needs and this one lacks; "" if nothing."""
+    if not report["missing"]:
+        return ""
+    unknown = "; ".join(f"{name} ({why})" for name, why in report["missing"].items())
+    return f"Missing from this comparison, and so not known: {unknown}."
+
+
 def first_line(report: Mapping[str, Any]) -> str:
     """What the reader must know first: what is missing, else what was found."""
-    warnings = []
-    if report["missing"]:
-        unknown = "; ".join(f"{name} ({why})" for name, why in report["missing"].items())
-        warnings.append(f"Missing from this comparison, and so not known: {unknown}.")
-    if report["oracle"]:
-        names = ", ".join(report["oracle"])
-        warnings.append(f"A stop that looks at the gold answer (oracle) was used by: {names}.")
-    return " ".join(warnings or report["headline"][:1])
+    warnings = [missing_warning(report), oracle_warning(report)]
+    return " ".join([line for line in warnings if line] or report["headline"][:1])
 
 
 def _found(report: Mapping[str, Any], a: str, b: str, split: str) -> Mapping[str, Any] | None:
@@ -119,10 +129,10 @@ def _student_sentence(report: Mapping[str, Any], split: str) -> str | None:
         return None
     found = report["splits"][split]["systems"]
     student = found[name]
-    rivals = len(systems.verified_students(found))
     label = systems.label(name)
     text = label[0].upper() + label[1:]
-    text += f" (the best of {rivals} verified students on {split})" if rivals > 1 else ""
+    if rest := _range(report, split):
+        text += f" (the best of {rest} on {split}; chosen on these very problems)"
     text += f" answers {percent(student['accuracy'])}% right {interval(student['ci95'])}"
     if "team" in found:
         ratio = found["team"]["generated_tokens"] / max(student["generated_tokens"], 1e-9)
@@ -134,18 +144,82 @@ def _student_sentence(report: Mapping[str, Any], split: str) -> str | None:
         text += f"{interval(gain['ci95'], lambda x: f'{100 * x:.0f}')}"
     elif gain:
         text += f"; no share of the team's gain can be stated, since {gain['reason']}"
-    against = [
-        _against(report, name, other, split)
-        for other in (systems.twin(name), *systems.STUDENT_CONTROLS)
-        if other
-    ]
-    said = [words for words in against if words]
-    return f"{text}. It is {_and(said)}." if said else f"{text}."
+    others = [n for n in (systems.twin(name), *systems.STUDENT_CONTROLS) if n in found]
+    said = [words for other in others if (words := _against(report, name, other, split))]
+    text = f"{text}. It is {_and(said)}." if said else f"{text}."
+    uneven = lessons.unlike(report, name, others)
+    return f"{text} {uneven}" if uneven else text
+
+
+def _range(report: Mapping[str, Any], split: str) -> str | None:
+    """How many verified students there are, and from where to where they go; None of a single one.
+
+    The best of several on the problems that it was chosen on looks better than it is.
+    """
+    found = report["splits"][split]["systems"]
+    right = [found[name]["accuracy"] for name in systems.verified_students(found)]
+    if len(right) < 2:
+        return None
+    low, high = percent(min(right)), percent(max(right))
+    ends = f"{low}%" if low == high else f"{low} to {high}%"
+    return f"{len(right)} verified students, which have {ends}"
+
+
+def _gain(report: Mapping[str, Any], split: str) -> str | None:
+    """Whether a gain of the team over base is shown on a split, in a clause; None without both."""
+    found = report["splits"][split]["systems"]
+    if not {"base", "team"} <= set(found):
+        return None
+    team, base = (percent(found[name]["accuracy"]) for name in ("team", "base"))
+    entry = _found(report, "team", "base", split)
+    if entry is None:
+        return f"the team answers {team}% right, base {base}%; the two were not compared"
+    size = f"{points(entry['difference'])} points {interval(entry['ci95'], points)}"
+    if is_shown(entry):
+        what = "a gain of the team is" if entry["difference"] > 0 else "a loss of the team is"
+        return f"{what} shown: {team}% against {base}% of base ({size})"
+    if not holds_zero(entry["ci95"]):
+        size += ", but not once the number of comparisons is allowed for"
+    text = f"no gain of the team is shown: {team}% against {base}% of base ({size})"
+    gains = report["captured_gain_by_split"].get(split, {}).values()
+    defined = any(gain["value"] is not None for gain in gains)
+    return text if defined else f"{text}, so no share of it is defined"
+
+
+def _further_sentence(report: Mapping[str, Any], split: str, first: str) -> str | None:
+    """What team and student do on another split; the student is the one chosen on the first."""
+    found = report["splits"][split]["systems"]
+    said = [clause] if (clause := _gain(report, split)) else []
+    name = best_student(report, first)
+    if name in found:
+        student = found[name]
+        own = f"{systems.label(name)} answers {percent(student['accuracy'])}% right "
+        own += interval(student["ci95"])
+        gain = report["captured_gain_by_split"].get(split, {}).get(name)
+        if gain and gain["value"] is not None:
+            own += f", {100 * gain['value']:.0f}% of the team's gain over base "
+            own += interval(gain["ci95"], lambda x: f"{100 * x:.0f}")
+        if rest := _range(report, split):
+            own += f" (chosen on {first}, one of {rest} here)"
+        said.append(own)
+    return f"On {split}, {'; '.join(said)}." if said else None
 
 
 def sentences(report: Mapping[str, Any]) -> list[str]:
-    """The findings on the first split: what the team added, what the student kept of it."""
-    split = systems.ordered_splits(report["splits"])[0]
-    found = [_team_sentence(report, split), _student_sentence(report, split)]
+    """The findings on the first split: what the team added, what the student kept of it.
+
+    Then one sentence for each further split. A report of a single system says how it did.
+    """
+    first, *others = systems.ordered_splits(report["splits"])
+    found = [_team_sentence(report, first), _student_sentence(report, first)]
+    found += [_further_sentence(report, split, first) for split in others]
     said = [sentence for sentence in found if sentence]
-    return said or [f"On {split}, {len(report['splits'][split]['systems'])} systems were compared."]
+    if said:
+        return said
+    answered = report["splits"][first]["systems"]
+    if len(answered) > 1:
+        return [f"On {first}, {len(answered)} systems were compared."]
+    [(name, entry)] = answered.items()
+    right = f"{percent(entry['accuracy'])}% right {interval(entry['ci95'])}"
+    n = report["splits"][first]["n"]
+    return [f"On {first}, {systems.label(name)} answers {right} of {n:,} problems."]

@@ -3,7 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from arkjax.reporting import evidence_plots, evidence_tables, plots, readings, systems, tables
+from arkjax.reporting import (
+    evidence_plots,
+    evidence_tables,
+    headline,
+    plots,
+    readings,
+    systems,
+    tables,
+)
 from arkjax.reporting.domains import domain_sentence
 from arkjax.reporting.front import front_sentence
 from arkjax.reporting.headline import best_student, interval, percent
@@ -13,13 +21,15 @@ Report = Mapping[str, Any]
 
 _ENDS = ("base", "self_consistency", "team")
 _FACTS = 6
-_TITLE = "What the team added, and what one model kept of it"
-_LIMITS = (
+_TEAM_TITLE = "What the team added, and what one model kept of it"
+_OF_TEAMS = (
     "What is shown is elicitation and composition: a team draws out of a model what one plain "
     "call does not show, and a student learns to say it in one call. No new knowledge enters.",
     "A student can beat its team because only right answers were kept to learn from, and because "
     "it answers greedily where the team samples; its twin without gold answers shows what the "
     "filter did.",
+)
+_OF_ALL = (
     "The result holds for this model, these problems and these seeds. By itself it says nothing "
     "about large models, or about tasks that are not checked by a grader.",
 )
@@ -43,11 +53,16 @@ def render_html(
     """
     figures = plots.all_plots(report, curves) if figures is None else figures
     split = systems.ordered_splits(report["splits"])[0]
+    alone = len(_names(report)) == 1
+    team = "team" in {systems.of_run(name)[0] for name in _names(report)}
+    what = "What was evaluated, and on what" if alone else "What was compared, and on what"
+    cost_title = "Cost of a right answer" if alone else "Accuracy against cost"
+    domains_title = "Where the team matters" if team else "By domain and part"
     parts = [
-        ("systems", "What was compared, and on what", _compared(report)),
+        ("systems", what, _compared(report)),
         ("figures", "Figures of the grader", evidence_tables.grader_figures(report)),
-        ("cost", "Accuracy against cost", _cost(report, split, figures)),
-        ("domains", "Where the team matters", _domains(report, split, figures)),
+        ("cost", cost_title, _cost(report, split, figures)),
+        ("domains", domains_title, _domains(report, split, figures)),
         ("difficulty", "By difficulty", _difficulty(report, split, figures)),
         ("talk", "What talking did", _talk(report, split, figures)),
         ("calibration", "How sure, and how often right", _calibration(report, split, figures)),
@@ -75,15 +90,47 @@ def render_html(
         + f"\n</main>\n<footer><p class='soft'>Made by ArkJAX; report.json beside this page holds "
         f"every figure (schema {esc(report['schema'])}).</p></footer>"
     )
-    return page(report.get("title") or "ArkJAX report", body)
+    return page(_title(report), body)
+
+
+def _names(report: Report) -> set[str]:
+    return {name for section in report["splits"].values() for name in section["systems"]}
+
+
+def _title(report: Report) -> str:
+    """The run and its task; of several runs, what they are called."""
+    if report.get("title"):
+        return report["title"]
+    known = [report[key] for key in ("name", "task") if report.get(key)]
+    return ": ".join(known) or "ArkJAX report"
+
+
+def _sizes(report: Report) -> str:
+    sections = report["splits"]
+    return ", ".join(
+        f"{split} ({sections[split]['n']:,} problem{'s' * (sections[split]['n'] != 1)})"
+        for split in systems.ordered_splits(sections)
+    )
 
 
 def _opening(report: Report) -> str:
-    line, found = report["first_line"], list(report["headline"])
-    warned = bool(report["missing"] or report["oracle"])
-    first = f'<p class="warning">{esc(line)}</p>' if warned else ""
-    says = "".join(f'<p class="lead finding">{esc(sentence)}</p>' for sentence in found)
-    return f"{first}<h1>{esc(report.get('title') or _TITLE)}</h1>{says}{_facts(report)}"
+    """Title, problems, findings, and behind them what is not known."""
+    about = f"{_sizes(report)}; seed{'s' * (len(report['seeds']) > 1)} "
+    about += ", ".join(map(str, report["seeds"]))
+    names = {systems.of_run(name)[0] for name in _names(report)}
+    if "team" in names and systems.verified_students(names):
+        about = f"{_TEAM_TITLE}: on {about}"
+    # Not a word of what was found before it is said that the gold answer was looked at.
+    oracle, lacking = headline.oracle_warning(report), headline.missing_warning(report)
+    says = "".join(f'<p class="lead finding">{esc(line)}</p>' for line in report["headline"])
+    return (
+        f"<h1>{esc(_title(report))}</h1><p>{esc(about)}.</p>{_warning(oracle)}{says}"
+        f"{_warning(lacking)}{_facts(report)}"
+    )
+
+
+def _warning(text: str) -> str:
+    return f'<p class="warning">{esc(text)}</p>' if text else ""
 
 
 def _facts(report: Report) -> str:
@@ -93,8 +140,10 @@ def _facts(report: Report) -> str:
     # Where runs are compared, each may have a base and a team of its own.
     ends = [n for n in systems.ordered(found) if systems.of_run(n)[0] in _ENDS][:_FACTS]
     shown = [*ends, best] if best else ends
+    rivals = len(systems.verified_students(found))
+    named = {best: f"{systems.label(best)}, best of {rivals}"} if best and rivals > 1 else {}
     items = [
-        f"<li>{esc(systems.label(n))}<b>{percent(found[n]['accuracy'])}%</b>"
+        f"<li>{esc(named.get(n) or systems.label(n))}<b>{percent(found[n]['accuracy'])}%</b>"
         f'<span class="soft">{interval(found[n]["ci95"])}</span>'
         f'<span class="soft">{found[n]["generated_tokens"]:,.0f} tokens</span></li>'
         for n in shown
@@ -128,7 +177,7 @@ def _compared(report: Report) -> str:
     ]
     text = "".join(f"<p>{esc(line)}</p>" for line in lines)
     if report.get("command"):
-        text += f"<p>Made by <code>{esc(report['command'])}</code></p>"
+        text += f"<p>An equivalent command: <code>{esc(report['command'])}</code></p>"
     return text + tables.runs(report.get("runs", ())) + tables.all_systems(report)
 
 
@@ -160,25 +209,28 @@ def _cost(report: Report, split: str, figures: Mapping[str, str]) -> str:
     others = systems.ordered_splits(report["splits"])[1:]
     for number, other in enumerate(others, start=1):
         captions[f"accuracy_cost_{number}"] = f"The same by generated tokens on {other}."
-    return (
-        f'<p class="finding">{esc(front_sentence(report, split))}</p>'
-        f"{_figures(figures, captions)}{tables.per_correct(report, split)}"
-    )
+    price = tables.per_correct(report, split)
+    if len(report["splits"][split]["systems"]) == 1:
+        return price  # A front takes two.
+    said = f'<p class="finding">{esc(front_sentence(report, split))}</p>'
+    return f"{said}{_figures(figures, captions)}{price}"
 
 
 def _domains(report: Report, split: str, figures: Mapping[str, str]) -> str:
     captions = {
         "captured_gain_by_domain": (
             f"Shares of the team's gain on {split}: 0 is the base model, 100 the team. Under each "
-            "domain stands what the team adds, in points. A vote near 100 means that there the "
-            "team is redundancy; near 0, that specialists matter. Intervals that leave the "
-            "picture go on."
+            "domain stands what the team adds, in points. A vote near 100 gains there what the "
+            "team gains, one near 0 nothing of it. Intervals that leave the picture go on."
         ),
         "accuracy_by_part": (
-            "Bars are right answers, lines their 95% intervals; numbers of problems in brackets. "
-            "What talking adds is the distance between team and role vote on the hardest part."
+            "Bars are right answers, lines their 95% intervals; numbers of problems in brackets."
         ),
     }
+    if {"team", "role_vote"} <= report["splits"][split]["systems"].keys():
+        captions["accuracy_by_part"] += (
+            " What talking adds is the distance between team and role vote on the hardest part."
+        )
     sentence = domain_sentence(report, split)
     said = f'<p class="finding">{esc(sentence)}</p>' if sentence else ""
     drawn = _figures(figures, captions)
@@ -221,6 +273,8 @@ def _calibration(report: Report, split: str, figures: Mapping[str, str]) -> str:
 
 
 def _limits(report: Report) -> str:
-    text = "".join(f"<p>{esc(limit)}</p>" for limit in _LIMITS)
+    names = {systems.of_run(name)[0] for name in _names(report)}
+    taught = _OF_TEAMS if "team" in names and systems.verified_students(names) else ()
+    text = "".join(f"<p>{esc(limit)}</p>" for limit in (*taught, *_OF_ALL))
     notes = "".join(f"<li>{esc(note)}</li>" for note in report["notes"])
     return f"{text}<h3>Notes</h3><ul>{notes}</ul>" if notes else text

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from arkjax.reporting import systems
+from arkjax.reporting import lessons, systems
 from arkjax.reporting.headline import interval, percent
 
 
@@ -72,7 +72,9 @@ def model_card(report: Mapping[str, Any], system: str, base: str | None) -> str:
     front = ["---", "library_name: transformers", "tags: [arkjax, distillation, multi-agent]"]
     front += [f"base_model: {_scalar(base)}"] if base else []
     seeds = ", ".join(map(str, report["seeds"]))
-    meaning = systems.MEANINGS[systems.kind(system)]
+    meaning = lessons.what(system)
+    if filtered := lessons.kept(system):
+        meaning = f"one greedy call, trained on {meaning} (filter: {filtered})"
     lines = [
         *front,
         "---",

@@ -13,10 +13,11 @@ CSP = (
 
 PALETTE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #59636e; --paper: #fff; --card: #f5f7f9;
-  --line: #d5dbe1; --right: #00684c; --wrong: #b04000; --bar: #0072b2; --link: #005a8f; }
+  --line: #d5dbe1; --right: #00684c; --wrong: #b04000; --bar: #0072b2; --link: #005a8f;
+  --shade: #1b1f2466; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8ebee; --soft: #a3adb8; --paper: #14171b;
   --card: #1d2228; --line: #39424c; --right: #4fd1a9; --wrong: #ff9b66; --bar: #56b4e9;
-  --link: #7cc4f0; } }
+  --link: #7cc4f0; --shade: #e8ebee66; } }
 """
 
 STYLE = """
@@ -41,7 +42,13 @@ nav { background: var(--card); border-radius: .5rem; padding: .75rem .9rem; marg
 .facts li { background: var(--card); border-radius: .5rem; padding: .7rem .85rem; }
 .facts b { display: block; font-size: 1.6rem; line-height: 1.2;
   font-variant-numeric: tabular-nums; } .facts span { display: block; }
-.wide { overflow-x: auto; margin: .75rem 0; }
+.wide { overflow-x: auto; margin: .75rem 0;
+  /* A shadow at the side where there is more; what covers it moves with the table. */
+  background: linear-gradient(to right, var(--paper) 40%, transparent) 0 0 / 3rem 100% local,
+    linear-gradient(to left, var(--paper) 40%, transparent) 100% 0 / 3rem 100% local,
+    linear-gradient(to right, var(--shade), transparent) 0 0 / 1.1rem 100% scroll,
+    linear-gradient(to left, var(--shade), transparent) 100% 0 / 1.1rem 100% scroll;
+  background-repeat: no-repeat; }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; overflow-wrap: normal; }
 caption { text-align: left; padding-bottom: .4rem; caption-side: top; }
 caption span { position: sticky; left: 0; display: inline-block;
@@ -50,12 +57,11 @@ th, td { text-align: left; padding: .38rem .7rem .38rem 0; border-bottom: 1px so
   vertical-align: top; }
 thead th { vertical-align: bottom; font-weight: 600; } tbody th { font-weight: 500; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; padding: .38rem .5rem; }
-td.n { white-space: nowrap; } .paper { font-style: italic; }
+td.n { white-space: nowrap; } td.says { min-width: 13rem; } .paper { font-style: italic; }
 td.n small { display: block; color: var(--soft); }
 td.bar { background: linear-gradient(var(--bar), var(--bar)) no-repeat 0 100% / var(--w) .28rem; }
 code { font: .88em ui-monospace, monospace; }
 .name { min-width: 8rem; } .name code { color: var(--soft); display: block; }
-.name small { display: block; color: var(--soft); font-weight: 400; line-height: 1.35; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr));
   gap: 1rem 2rem; align-items: start; }
 figure { margin: .75rem 0; max-width: 29rem; min-width: 0; } figcaption { margin-top: .4rem; }
@@ -81,8 +87,9 @@ ul { padding-left: 1.2rem; max-width: 46rem; } ul.facts { max-width: none; }
   h2, h3, h4, summary, caption { break-after: avoid; } p { orphans: 3; widows: 3; }
   .figures { grid-template-columns: 1fr 1fr; } figure { max-width: 8.5cm; }
   .debate { border: 0; padding: 0; } .call, figure, tr, .facts li { break-inside: avoid; }
-  .wide { overflow: visible; } thead { display: table-header-group; }
-  table { font-size: 7.5pt; } th, td, td.n, th.n, .name { white-space: normal; min-width: 0;
+  .wide { overflow: visible; background: none; } thead { display: table-header-group; }
+  table { font-size: 7.5pt; } td.says { min-width: 0; }
+  th, td, td.n, th.n, .name { white-space: normal; min-width: 0;
     padding: .2rem .3rem .2rem 0; overflow-wrap: anywhere; }
   thead th, thead th.n, td.n, td.n small { overflow-wrap: normal; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }

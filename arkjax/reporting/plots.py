@@ -28,7 +28,8 @@ from arkjax.reporting.headline import best_student, percent
 __all__ = ["INK", "Curves", "all_plots", "standalone"]
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
-_NAMED = 9  # names that a scatter of this size can hold
+_NAMED = 60  # names that a scatter can hold, which grows with them
+_USUAL = 8  # names that it holds without growing
 _DOMAINS = 24  # rows of a picture that still fits a page
 _PARTS = 12
 
@@ -38,10 +39,14 @@ def all_plots(report: Report, curves: Curves | None = None) -> dict[str, str]:
     figures = {}
     splits = systems.ordered_splits(report["splits"])
     main = splits[0]
-    for cost in costs(report["splits"][main]["systems"]):
+    # One system alone is neither dear nor cheap.
+    compared = [split for split in splits if len(report["splits"][split]["systems"]) > 1]
+    for cost in costs(report["splits"][main]["systems"]) if main in compared else ():
         name = "accuracy_cost_0" if cost == "generated_tokens" else f"accuracy_{cost}"
         figures[name] = accuracy_against_cost(report, main, cost, name.replace("_", "-"))
     for number, split in enumerate(splits[1:], start=1):
+        if split not in compared:
+            continue
         figures[f"accuracy_cost_{number}"] = accuracy_against_cost(
             report, split, "generated_tokens", f"accuracy-cost-{number}"
         )
@@ -121,7 +126,8 @@ def accuracy_against_cost(report: Report, split: str, cost: str, name: str) -> s
         )
 
     title = f"Accuracy against {COSTS[cost]} on {split}"
-    return draw(name, title, described, 4.4, paint)
+    height = 4.4 + 0.16 * max(min(len(names), _NAMED) - _USUAL, 0)
+    return draw(name, title, described, height, paint)
 
 
 def accuracy_by_part(report: Report, split: str) -> str:

@@ -10,7 +10,14 @@ from arkjax.errors import DataError
 from arkjax.evaluation.outcomes import Outcomes
 from arkjax.evaluation.statistics import RESAMPLES
 from arkjax.reporting import headline, html, plots, systems
-from arkjax.reporting.claims import Claim, compare, missing, standard_claims, standing_notes
+from arkjax.reporting.claims import (
+    Claim,
+    compare,
+    compare_by_domain,
+    missing,
+    standard_claims,
+    standing_notes,
+)
 from arkjax.reporting.section import Split
 from arkjax.storage import storage_errors, write_atomic
 
@@ -39,6 +46,8 @@ def build_report(
     command: str | None = None,
     resamples: int | None = None,
     measured_by: Mapping[str, tuple[str, str]] | None = None,
+    name: str | None = None,
+    task: str | None = None,
 ) -> dict[str, Any]:
     """Turn the outcome table into the content of `report.json`.
 
@@ -65,6 +74,8 @@ def build_report(
         takes for the least p that they can show to stay below 0.05 among so many comparisons.
       measured_by: by system the base and the team that its captured gain is a share of; None, and
         for systems not named: "base" and "team".
+      name: what the run is called.
+      task: of the problems.
 
     Returns:
       A mapping that JSON can hold.
@@ -108,6 +119,7 @@ def build_report(
         },
         "comparisons": comparisons,
         "not_compared": not_compared,
+        "comparisons_by_domain": {name: compare_by_domain(split) for name, split in splits.items()},
         "wall_seconds": dict(wall_seconds),
         "counts": dict(counts or {}),
         "counts_by_seed": {str(seed): dict(of) for seed, of in (counts_by_seed or {}).items()},
@@ -125,6 +137,7 @@ def build_report(
         "oracle": sorted(oracle),
         "resamples": resamples,
     }
+    report |= {key: said for key, said in (("name", name), ("task", task)) if said}
     report["notes"] = [*notes, *standing_notes(report)]
     sentences = headline.sentences(report)
     report["headline"] = sentences

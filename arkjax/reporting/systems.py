@@ -32,11 +32,12 @@ MEANINGS = {
     "base": "the model, one greedy call",
     "vote": "many calls, one vote, no communication",
     "team": "many calls that read each other",
-    "student": "one call, trained on verified team traces",
-    "unverified": "one call, trained on what the team agreed on, no gold answers",
-    "control": "one call, trained without any debate, or on answers alone",
+    "student": "one call of a model that was trained on what a team said",
+    "unverified": "one call of a model that was trained on what a team said, no gold answers",
+    "control": "one call of a model that was trained for comparison",
     "other": "another system",
 }
+"""What systems of each kind are; `arkjax.reporting.lessons` says more of those whose name does."""
 
 
 def of_run(system: str) -> tuple[str, str]:

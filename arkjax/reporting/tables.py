@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from arkjax.reporting import systems
+from arkjax.reporting import lessons, systems
 from arkjax.reporting.domains import by_gain
+from arkjax.reporting.front import listed
 from arkjax.reporting.headline import interval, percent, points
 from arkjax.reporting.page import esc, folded, table
 
@@ -18,13 +19,12 @@ _COSTS = {
 }
 
 
-def name(system: str, oracle: bool = False, meaning: bool = False) -> str:
-    """A system's name for people and its own, as HTML; on demand with what it is."""
+def name(system: str, oracle: bool = False) -> str:
+    """A system's name for people and its own, as HTML."""
     mark = ' <span class="mark">oracle stop</span>' if oracle else ""
-    said = f"<small>{esc(systems.MEANINGS[systems.kind(system)])}</small>" if meaning else ""
     label = systems.label(system)
     own = f"<code>{esc(system)}</code>" if label != system else ""
-    return f"{esc(label)}{mark}{own}{said}"
+    return f"{esc(label)}{mark}{own}"
 
 
 def share(value: float | None, ci95: Sequence[float] | None, bar: bool = False) -> str:
@@ -56,7 +56,7 @@ def _cost_fields(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def all_systems(report: Report) -> str:
-    """Every system: what it is, its accuracy on each split, what an answer of it costs."""
+    """Every system: its accuracy on each split, what an answer of it costs, and what it is."""
     splits = systems.ordered_splits(report["splits"])
     sections = report["splits"]
     names = systems.ordered({n for split in splits for n in sections[split]["systems"]})
@@ -72,7 +72,7 @@ def all_systems(report: Report) -> str:
             entry = sections[split]["systems"].get(n)
             cells.append(_accuracy(entry["by_part"].get(part) if entry else None))
         cells += [number(costs[n][field]) for field in fields]
-        rows.append([name(n, costs[n]["oracle"], meaning=True), *cells])
+        rows.append([name(n, costs[n]["oracle"]), *cells])
     head = ["system", *(f"{split}, %" for split in splits)]
     head += [f"{split}, {part}, %" for split, part in hard.items()]
     head += [_COSTS[field] for field in fields]
@@ -80,6 +80,39 @@ def all_systems(report: Report) -> str:
     text = table(caption, head, rows, range(1, len(head)))
     for part in dict.fromkeys(hard.values()):
         text += f'<p class="soft">{esc(part)}: {esc(systems.HARDEST[part])}.</p>'
+    return text + (what_they_are(report, names) if len(names) > 1 else "")
+
+
+def what_they_are(report: Report, names: Sequence[str]) -> str:
+    """A sentence for each system; of what was trained also the filter and how much it was given."""
+    taught = {n: lessons.taught(report, n) for n in names}
+    trained = [n for n in names if lessons.kept(n)]
+    counted = any(taught.values())
+    rows = []
+    for n in names:
+        cells = [f'<td class="says">{esc(lessons.what(n, names))}</td>']
+        if trained:
+            cells.append(f'<td class="says">{esc(lessons.kept(n) or "–")}</td>')
+        if counted:
+            phases = taught[n] or []
+            for field in ("examples", "problems"):
+                numbers = [lessons.span(getattr(one, field)) if one else "–" for one in phases]
+                cells.append(f'<td class="n">{esc(", then ".join(numbers) or "–")}</td>')
+        rows.append([name(n), *cells])
+    head = ["system", "what it is, or was trained on" if trained else "what it is"]
+    head += ["filter"] if trained else []
+    head += ["examples", "problems"] if counted else []
+    caption = "What each system is" + (", and what it learned from" if trained else "")
+    if counted:
+        caption += ": examples, and problems that they are of"
+        caption += " (fewest to most of a seed)" if len(report["seeds"]) > 1 else ""
+    text = table(caption, head, rows, range(3, 5) if counted else ())
+    if trained:
+        text += (
+            '<p class="soft">Students and controls answer in one greedy call, as base does. '
+            "What learns from rewards answers all training problems anew and is given no "
+            "examples.</p>"
+        )
     return text
 
 
@@ -120,12 +153,12 @@ def domains(report: Report, split: str, names: Sequence[str]) -> str:
     if len(section["domains"]) < 2:
         return ""
     ranked = by_gain(report, split)
-    told = {row["domain"]: row["verdict"] for row in ranked}
+    told = {row["domain"]: row["verdict"] for row in ranked if row["verdict"]}
     rows = [
         [
             esc(domain),
             number(section["domains"][domain]),
-            *([f"<td>{esc(told[domain] or '–')}</td>"] if ranked else []),
+            *([f"<td>{esc(told.get(domain, '–'))}</td>"] if told else []),
             *(
                 share(
                     found[n]["by_domain"].get(domain),
@@ -136,8 +169,8 @@ def domains(report: Report, split: str, names: Sequence[str]) -> str:
         ]
         for domain in ([row["domain"] for row in ranked] or sorted(section["domains"]))
     ]
-    head = ["domain", "problems", *(["verdict"] if ranked else []), *map(systems.label, names)]
-    numbers = [1, *range(3 if ranked else 2, len(head))]
+    head = ["domain", "problems", *(["verdict"] if told else []), *map(systems.label, names)]
+    numbers = [1, *range(3 if told else 2, len(head))]
     caption = f"Right answers by domain on {split}, %; those of all systems are in report.json"
     return folded("Every domain", table(caption, head, rows, numbers))
 
@@ -158,14 +191,32 @@ def comparisons(report: Report) -> str:
             "Adjusted p allows for the number of all comparisons below "
             f"({len(report['comparisons'])}, Holm).</p>{text}"
         )
-    items = ""
-    for entry in report["not_compared"]:
-        pair = f"{systems.label(entry['a'])} and {systems.label(entry['b'])} on {entry['split']}"
-        pair += f", {entry['part']}" if entry["part"] else ""
-        items += f"<li>{esc(pair)}: {esc(entry['reason'])}.</li>"
-    if items:
-        text += folded(f"Not compared ({len(report['not_compared'])})", f"<ul>{items}</ul>")
+    missing = _not_compared(report["not_compared"])
+    if missing:
+        count = len(report["not_compared"])
+        items = "".join(f"<li>{esc(sentence)}</li>" for sentence in missing)
+        text += folded(f"Not compared ({count:,})", f"<ul>{items}</ul>")
     return text
+
+
+def _not_compared(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each reason, with all that it holds for."""
+    places: dict[tuple[str, str, str], list[str]] = {}
+    for entry in entries:
+        part = f", {entry['part']}" if entry["part"] else ""
+        place = f"{entry['split']}{part}"
+        places.setdefault((entry["reason"], entry["a"], entry["b"]), []).append(place)
+    # Pairs with the same reason in the same places share a sentence, those with one rival a name.
+    alike: dict[tuple[str, tuple[str, ...]], dict[str, list[str]]] = {}
+    for (reason, a, b), where in places.items():
+        pairs = alike.setdefault((reason, tuple(where)), {})
+        pairs.setdefault(systems.label(b), []).append(systems.label(a))
+    return [
+        f"{reason}: "
+        + "; ".join(f"{listed(names)} against {rival}" for rival, names in pairs.items())
+        + f" ({'; '.join(where)})."
+        for (reason, where), pairs in alike.items()
+    ]
 
 
 def _comparison_table(entries: Sequence[Mapping[str, Any]], where: str) -> str:
@@ -258,7 +309,8 @@ def run_facts(report: Report) -> str:
         **{f"device, {n}": value for n, value in sorted(report["device"].items())},
         **{f"wall time of {n}": f"{s:,.1f} s" for n, s in report["wall_seconds"].items()},
     }
-    command = f"<pre>{esc(report['command'])}</pre>" if report.get("command") else ""
+    command = report.get("command")
+    command = f"<p>An equivalent command:</p><pre>{esc(command)}</pre>" if command else ""
     rows = [[esc(n), f"<code>{esc(value)}</code>"] for n, value in facts.items()]
     return command + folded(
         "Config, seeds, versions, device, wall time", table("The run", ["what", "value"], rows, ())

@@ -1,10 +1,22 @@
-"""The table of systems for a terminal."""
+"""What a report found, for a terminal: its sentences and its table of systems."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from arkjax.reporting import systems
 from arkjax.reporting.headline import interval, percent
+from arkjax.trajectories.transcript import printable
+
+
+def findings(report: Mapping[str, Any]) -> str:
+    """The first line, the headline and the table of each split; no control characters.
+
+    Args:
+      report: of `build_report`.
+    """
+    lines = list(dict.fromkeys([report["first_line"], *report["headline"]]))
+    tables = [systems_table(report, split) for split in systems.ordered_splits(report["splits"])]
+    return "\n\n".join(printable(text) for text in (*lines, *tables))
 
 
 def systems_table(report: Mapping[str, Any], split: str) -> str:

@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 import pytest
 
 from arkjax.evaluation.outcomes import Outcomes
-from arkjax.reporting import labels, plots
+from arkjax.reporting import plots
 from arkjax.reporting.html import render_html
 
-from .test_report import build, outcomes
+from .test_report import ACCURACY, build, outcomes
 
 HOSTILE = (
     "</pre><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -110,10 +110,65 @@ def test_page_says_what_it_must(page, report, figures):
     assert page.count('<svg role="img"') == len(figures)
 
 
-def test_warning_comes_before_everything_else():
-    lacking = build(outcomes(["base", "team", "student_da"]))
-    body = render_html(lacking).split("<body>")[1].strip()
-    assert body.startswith('<header><p class="warning">Missing from this comparison')
+def opening(page):
+    return page.split("<header>")[1].split("</header>")[0]
+
+
+def test_what_is_missing_stands_behind_what_was_found():
+    lacking = build(outcomes(["base", "team", "student_da"]), name="small", task="sums")
+    head = opening(render_html(lacking, figures={}))
+    assert head.startswith("<h1>small: sums</h1><p>What the team added")
+    assert "test (120 problems); seeds 0, 1." in head
+    assert head.index("the team answers") < head.index('class="warning">Missing from this')
+    assert lacking["first_line"].startswith("Missing from this comparison")
+
+
+def test_a_look_at_the_gold_answer_is_said_before_what_was_found():
+    head = opening(render_html(build(outcomes(), oracle=["team"]), figures={}))
+    assert head.index('class="warning">A stop that looks at') < head.index("the team answers")
+    assert "Missing" not in head
+
+
+def test_a_page_is_called_after_run_and_task(report):
+    assert report.keys().isdisjoint({"name", "task"})
+    for changes, title in (
+        ({}, "ArkJAX report"), ({"task": "gsm8k"}, "gsm8k"), ({"name": "a", "title": "t"}, "t"),
+    ):  # fmt: skip
+        page = render_html({**report, **changes}, figures={})
+        assert f"<title>{title}</title>" in page and f"<h1>{title}</h1>" in page
+    page = render_html({**report, "command": "arkjax run"}, figures={})
+    assert "<p>An equivalent command: <code>arkjax run</code></p>" in page
+
+
+def test_a_single_system_is_no_comparison():
+    alone = build(outcomes(["base"]), claims=[], task="gsm8k", command="arkjax evaluate")
+    assert alone["missing"] == {} and len(alone["headline"]) == 1
+    right = 100 * alone["splits"]["test"]["systems"]["base"]["accuracy"]
+    assert alone["first_line"].startswith(f"On test, base answers {right:.1f}% right [")
+    figures = plots.all_plots(alone)
+    assert not any(name.startswith("accuracy_c") for name in figures)
+    text = " ".join(parse(render_html(alone, figures=figures)).text)
+    for words in ("Missing", "Pareto", "What the team", "Where the team", "student", "compared"):
+        assert words not in text, words
+    for words in ("gsm8k", "Cost of a correct answer", "arkjax evaluate"):
+        assert words in text, words
+
+
+def test_what_was_not_compared_is_said_once_for_each_reason():
+    absent = ("student_rsft_unverified", "control_answer_only")
+    names = [name for name in [*ACCURACY, "student_rsft"] if name not in absent]
+    both = [outcomes(names, accuracy={"student_rsft": 0.8}, split=s) for s in ("test", "ood")]
+    found = build(Outcomes.concatenate(both), resamples=300)
+    assert len(found["not_compared"]) == 12
+    page = render_html(found, figures={})
+    said = page.split("Not compared (12)</summary><ul>")[1].split("</ul>")[0]
+    places = "(test; test, multi; ood; ood, multi)."
+    assert said.split("</li>")[:-1] == [
+        "<li>control_answer_only was not evaluated: student DA and student RSFT against control: "
+        f"answer only {places}",
+        "<li>student_rsft_unverified was not evaluated: student RSFT against student RSFT, no gold "
+        f"{places}",
+    ]
 
 
 def test_hostile_text_stays_text_everywhere():
@@ -171,24 +226,3 @@ def test_pictures_are_valid_and_named(report, figures):
         assert "<metadata" not in svg and plots.INK not in svg
     accuracy = 100 * report["splits"]["test"]["systems"]["team"]["accuracy"]
     assert f"; team {accuracy:.1f}% at 270 tokens" in figures["accuracy_cost_0"]
-
-
-def test_labels_do_not_cover_each_other():
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.4, 4.6), dpi=72)
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    points = [(38.0, 90.0 + 0.2 * i) for i in range(7)] + [(40.0, 50.0), (470.0, 70.0)]
-    axes.set_xscale("log")
-    axes.set_xlim(10, 1000)
-    axes.set_ylim(40, 100)
-    labels.place(axes, points, [(y - 1, y + 1) for _, y in points], ["a system's name"] * 9)
-    boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
-    assert len(boxes) == 9
-    for i, box in enumerate(boxes):
-        for other in boxes[:i]:
-            wide = min(box.x1, other.x1) - max(box.x0, other.x0)
-            high = min(box.y1, other.y1) - max(box.y0, other.y0)
-            assert wide <= 0 or high <= 3  # descenders of one line in the leading of the next

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from arkjax.reporting import domains, drawing, evidence_plots, evidence_tables, plots, systems
+from arkjax.reporting import drawing, evidence_plots, evidence_tables, plots, systems
 from arkjax.reporting.html import render_html
 from arkjax.reporting.readings import debates
 
@@ -197,7 +197,8 @@ def test_figures_of_the_grader_are_shown_by_system(report):
     }
     page = render_html(evaluated, figures={})
     parse(page)
-    assert HOSTILE not in page and "Task: truthful&lt;b&gt;qa. Problems: " in page
+    assert HOSTILE not in page and "<h1>truthful&lt;b&gt;qa</h1>" in page
+    assert "Task: truthful&lt;b&gt;qa. Problems: " in page
     part = page[page.index('<section id="figures"') :]
     part = part[: part.index("</section>")]
     assert '<a href="#figures">Figures of the grader</a>' in page
@@ -255,45 +256,6 @@ def test_talk_is_said_with_its_intervals(report):
         of_team = changed["splits"]["test"]["systems"]["team"]["flips"]
         of_team["net"] = {"value": sum(ci95) / 2, "ci95": ci95}
         assert words in evidence_tables.talk_sentences(changed, "test")[0]
-
-
-def gain(value, ci95):
-    return {"value": value, "ci95": ci95, "reason": None}
-
-
-def test_domains_tell_specialists_from_redundancy():
-    accuracy = {"a": (0.2, 0.9), "b": (0.5, 0.6), "c": (0.5, 0.5), "d": (0.1, 0.9)}
-    report = {
-        "splits": {
-            "test": {
-                "domains": dict.fromkeys(accuracy, 10),
-                "systems": {
-                    "base": {"by_domain": {d: low for d, (low, _) in accuracy.items()}},
-                    "team": {"by_domain": {d: high for d, (_, high) in accuracy.items()}},
-                    "self_consistency": {"by_domain": dict.fromkeys(accuracy, 0.5)},
-                },
-            }
-        },
-        "captured_gain_by_domain": {
-            "test": {
-                "a": {"self_consistency": gain(0.3, [0.1, 0.99])},
-                "b": {"self_consistency": gain(0.9, [0.5, 1.0])},
-                "c": {"self_consistency": gain(None, None)},
-                "d": {"self_consistency": gain(0.0, [0.0, 0.0])},
-            }
-        },
-    }
-    rows = domains.by_gain(report, "test")
-    assert [(row["domain"], row["verdict"]) for row in rows] == [
-        ("d", domains.MATTER), ("a", domains.MATTER), ("b", domains.REDUNDANT),
-        ("c", domains.NONE),
-    ]  # fmt: skip
-    said = domains.domain_sentence(report, "test")
-    assert "Specialists who talk matter in d and a:" in said
-    assert "In b the team may be only redundancy" in said
-    assert "In c the team's own gain cannot be told from zero" in said
-    del report["splits"]["test"]["systems"]["team"]
-    assert domains.by_gain(report, "test") == [] and not domains.domain_sentence(report, "test")
 
 
 def test_each_call_of_a_debate_can_be_found_again():

@@ -4,6 +4,7 @@ Without Chromium and its driver these tests are skipped; where ARKJAX_BROWSER=1 
 """
 
 import base64
+import io
 import re
 
 import pytest
@@ -128,6 +129,35 @@ def test_contents_lead_to_their_sections(browser, path, size):
         "e.getBoundingClientRect().height)"
     )
     assert min(heights) >= 24  # a finger's width, as WCAG 2.5.8 has it
+
+
+def test_a_table_that_goes_on_shows_it(browser, path):
+    """At the side where more is to be seen lies a shadow; at the end of the table none."""
+
+    def edges():
+        box = browser.js(
+            "(() => { const r = document.querySelector('#systems .wide').getBoundingClientRect(); "
+            "return [r.left, r.right, r.top]; })()"
+        )
+        shot = Image.open(io.BytesIO(browser.driver.get_screenshot_as_png())).convert("L")
+        left, right, top = (round(place) for place in box)
+        # Below the caption's first line, between the texts of two rows.
+        return shot.getpixel((left + 1, top + 3)), shot.getpixel((right - 2, top + 3))
+
+    from PIL import Image
+
+    show(browser, path, "phone", scheme="light")
+    browser.js("document.querySelector('#systems .wide').scrollIntoView({block: 'start'})")
+    begin = edges()
+    assert begin[0] > 250 and begin[1] < 200
+    browser.js("document.querySelector('#systems .wide').scrollTo(40, 0)")
+    assert max(edges()) < 230
+    browser.js("document.querySelector('#systems .wide').scrollTo(1e6, 0)")
+    end = edges()
+    assert end[0] < 200 and end[1] > 250
+    show(browser, path, "desktop", scheme="light")
+    browser.js("document.querySelector('#systems .wide').scrollIntoView({block: 'start'})")
+    assert min(edges()) > 250
 
 
 def test_colors_follow_the_scheme(browser, path):

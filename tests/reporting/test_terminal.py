@@ -4,7 +4,7 @@ import pytest
 
 from arkjax.evaluation.outcomes import Outcome, Outcomes
 from arkjax.reporting.report import build_report
-from arkjax.reporting.terminal import systems_table
+from arkjax.reporting.terminal import findings, systems_table
 
 pytestmark = pytest.mark.fast
 
@@ -48,3 +48,14 @@ def test_further_figures_become_columns_and_lines(report):
     *_, head, base, team, last = systems_table(report, "test").splitlines()
     assert head.endswith("     f1") and team.endswith("  0.250") and base.endswith("  0.000")
     assert last == "mc1: 0.500"
+
+
+def test_findings_are_first_line_headline_and_tables(report):
+    said = findings(report)
+    assert said.startswith(report["first_line"] + "\n\n" + report["headline"][0])
+    assert said.endswith(systems_table(report, "test"))
+    # What was found is not said twice where nothing is missing.
+    report["first_line"] = report["headline"][0]
+    assert findings(report).count(report["headline"][0]) == 1
+    report["headline"] = ["\x1b[2J team"]
+    assert "\x1b" not in findings(report)
