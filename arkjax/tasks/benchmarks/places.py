@@ -53,6 +53,11 @@ class Layout:
     keyed: bool = False
 
 
+def canonical_split(name: str) -> str:
+    """What a split is called here, of which `dev` is another name of `validation`, and so on."""
+    return next((split for split, words in _ALIASES.items() if name in words), name)
+
+
 def rows(layout: Layout, task: str, split: str, source: str) -> Rows:
     """The records of a split in order, as they are read; see `Task.load` for `source`.
 

@@ -174,7 +174,9 @@ def test_with_nothing_at_all_the_ways_are_named(tmp_path, monkeypatch):
 
 def test_limits_splits_and_orders(tmp_path):
     path = str(put(tmp_path, "numbers.jsonl", *range(40)))
-    with pytest.raises(ConfigError, match="there is no split 'dev' of sums; known: train"):
+    with pytest.raises(
+        ConfigError, match="no split 'dev' of sums; it is called 'validation'; known: train"
+    ):
         SET.load("dev", source=path)
     with pytest.raises(
         ConfigError, match="41 problems asked of split 'test' of sums, which has 40"
