@@ -78,7 +78,7 @@ class Benchmark:
           limit: how many; only as much is read as that takes. None: all.
           source: where they lie: a file (.jsonl, .json, .csv, .parquet; all but the last also
             packed, .gz), a folder, `hf:owner/name[@revision]` or `tfds:name`. Empty
-            or None: `$ARKJAX_DATASETS/NAME` if that is a folder, else the data set's home on the Hub.
+            or None: `$ARKJAX_DATASETS/NAME` if that is a folder, else its home on the Hub.
           instruct: whether the question ends by saying how the answer is to be stated.
           seed: None keeps the order of the files; a number takes the problems in an order that it
             draws, for which all are read.

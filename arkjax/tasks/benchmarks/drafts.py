@@ -1,4 +1,4 @@
-"""What a reader makes of a record, checked: code of one's own fails with its line and the record's."""
+"""What a reader makes of a record, checked: mistakes are told with their line and the record's."""
 
 import dataclasses
 import json

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from arkjax.errors import DataError
+from arkjax.extras import install
+from arkjax.hub import check_reachable
 from arkjax.tasks.benchmarks import files
 
 VARIABLE = "ARKJAX_DATASETS"
@@ -199,6 +201,7 @@ def _of_hub(layout: Layout, split: str, name: str) -> list[tuple[str, Callable[[
         ) from error
     settings = {"repo_type": "dataset", "revision": revision}
     try:
+        check_reachable()
         names = huggingface_hub.HfApi().list_repo_files(repo, **settings)
     except Exception as error:  # Of the network, of its libraries and of the Hub; many kinds.
         try:
@@ -237,9 +240,7 @@ def _from_tfds(name: str, split: str) -> Rows:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise DataError(
-            f"{TFDS}{name} needs TensorFlow Datasets: pip install 'arkjax[tasks]'"
-        ) from error
+        raise DataError(f"{TFDS}{name} needs TensorFlow Datasets: {install('tasks')}") from error
     try:
         builder = tfds.builder(name)
         builder.download_and_prepare()
