@@ -39,6 +39,7 @@ def build_report(
     command: str | None = None,
     resamples: int | None = None,
     measured_by: Mapping[str, tuple[str, str]] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Turn the outcome table into the content of `report.json`.
 
@@ -65,6 +66,7 @@ def build_report(
         takes for the least p that they can show to stay below 0.05 among so many comparisons.
       measured_by: by system the base and the team that its captured gain is a share of; None, and
         for systems not named: "base" and "team".
+      labels: what people read in place of a system's usual name.
 
     Returns:
       A mapping that JSON can hold.
@@ -125,10 +127,12 @@ def build_report(
         "oracle": sorted(oracle),
         "resamples": resamples,
     }
-    report["notes"] = [*notes, *standing_notes(report)]
-    sentences = headline.sentences(report)
-    report["headline"] = sentences
-    return {"first_line": headline.first_line(report), **report}
+    if labels:
+        report["labels"] = dict(labels)
+    with systems.called(labels or {}):
+        report["notes"] = [*notes, *standing_notes(report)]
+        report["headline"] = headline.sentences(report)
+        return {"first_line": headline.first_line(report), **report}
 
 
 def _means(figures: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -173,8 +177,9 @@ def write_report(
     first = {name: report[name] for name in ("first_line", "schema") if name in report}
     rest = {name: report[name] for name in sorted(report) if name not in first}
     text = json.dumps(_sorted({**first, **rest}), indent=1, ensure_ascii=False, allow_nan=False)
-    figures = plots.all_plots(report, curves)
-    page = html.render_html(report, curves, debates, figures=figures)
+    with systems.called(report.get("labels", {})):
+        figures = plots.all_plots(report, curves)
+        page = html.render_html(report, curves, debates, figures=figures)
     with storage_errors(directory):
         (directory / "plots").mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
