@@ -5,7 +5,7 @@ from pathlib import Path
 from arkjax.shipped import checkout
 
 REASONS = {
-    "lora": "int8 weights",
+    "lora": "int8 or nf4 weights",
     "tasks": "SeqIO tasks and `tfds:` sources",
     "serve": "`arkjax serve` and remote generators",
     "beam": "Beam pipelines, in an environment without the extra `tasks`",

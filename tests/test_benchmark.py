@@ -327,7 +327,7 @@ def test_the_readmes_own_task_in_a_config(shop, tmp_path):
         (["--task", "gsm8k", "--config.seeds=(1,)"], 2, "--config.seeds is for runs"),
         (["--task", "gsm8k", "--redo", "sample"], 2, "there is only --redo evaluate"),
         (["--task", "gsm8", "--model", "m"], 2, "no task 'gsm8'; did you mean 'gsm8k'"),
-        (["--task", "gsm8k", "--split", "dev"], 2, "there is no split 'dev' of gsm8k"),
+        (["--task", "gsm8k", "--split", "dev"], 2, "'dev' of gsm8k; it is called 'validation'"),
         (["--task", "gsm8k", "--limit", "0"], 2, "--limit is 0: it must be at least 1"),
         (["--task", "gsm8k", "--limit", "4"], 2, "which has 3"),
         (["--task", "gsm8k", "--max-tokens", "-1"], 2, "--max-tokens is -1"),

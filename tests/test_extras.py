@@ -37,6 +37,6 @@ def test_every_extra_is_one_of_the_package_and_there_is_one_form():
 def test_doctor_says_what_each_extra_is_for(monkeypatch):
     monkeypatch.setattr(doctor, "_version", lambda package: None)
     remedies = {f.what.split()[0]: f.remedy for f in doctor._packages() if "optional" in f.what}
-    assert remedies["qwix"] == f"{extras.install('lora')} if you use int8 weights"
+    assert remedies["qwix"] == f"{extras.install('lora')} if you use int8 or nf4 weights"
     assert remedies["seqio"].endswith("if you use SeqIO tasks and `tfds:` sources")
     assert remedies["aiohttp"].endswith("if you use `arkjax serve` and remote generators")

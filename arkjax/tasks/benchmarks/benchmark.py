@@ -94,7 +94,7 @@ class Benchmark:
         """
         if split not in self.splits:
             meant = canonical_split(split)
-            hint = f"it is called {meant!r}; " if meant in self.splits else ""
+            hint = f"it is called {meant!r} here; " if meant != split else ""
             raise ConfigError(
                 f"there is no split {split!r} of {self.name}; {hint}known: {', '.join(self.splits)}"
             )

@@ -168,7 +168,9 @@ def test_no_source_and_other_names_of_splits(load, tmp_path, monkeypatch):
     monkeypatch.setenv("ARKJAX_DATASETS", str(tmp_path))
     (tmp_path / "conv").rename(tmp_path / "units")
     assert get_task("units").load("test", source=None) == problems
-    with pytest.raises(ConfigError, match="no split 'dev' of units; it is called 'validation'"):
+    with pytest.raises(
+        ConfigError, match="no split 'dev' of units; it is called 'validation' here"
+    ):
         get_task("units").load("dev")
 
 

@@ -182,7 +182,7 @@ def test_with_nothing_at_all_the_ways_are_named(tmp_path, monkeypatch):
 def test_limits_splits_and_orders(tmp_path):
     path = str(put(tmp_path, "numbers.jsonl", *range(40)))
     with pytest.raises(
-        ConfigError, match="no split 'dev' of sums; it is called 'validation'; known: train"
+        ConfigError, match="no split 'dev' of sums; it is called 'validation' here; known: train"
     ):
         SET.load("dev", source=path)
     with pytest.raises(
