@@ -14,13 +14,22 @@ from arkjax import config as configs
 from arkjax import pipeline
 from arkjax.errors import ConfigError, StaleArtifactError
 from arkjax.evaluation.choices import score_choices
-from arkjax.evaluation.contest import Contest, mean_scores, unplayed, write_answers
+from arkjax.evaluation.contest import (
+    Contest,
+    mean_scores,
+    opening_roles,
+    unplayed,
+    with_tokens,
+    write_answers,
+)
 from arkjax.evaluation.outcomes import Outcomes
 from arkjax.evaluation.systems import samples_for_budget
 from arkjax.models.config import ModelConfig
+from arkjax.models.huggingface.hub import PREFIX
 from arkjax.models.huggingface.opening import find, open_model
 from arkjax.models.weights import num_parameters
 from arkjax.progress import Progress
+from arkjax.reporting import systems
 from arkjax.reporting.report import build_report, write_report
 from arkjax.reporting.terminal import systems_table
 from arkjax.run_config import RunConfig
@@ -33,9 +42,9 @@ from arkjax.storage import content_hash, write_atomic
 from arkjax.tasks.problems import Problem
 from arkjax.tasks.registry import Task, get_task
 from arkjax.teams import library
-from arkjax.teams.spec import TeamSpec
 from arkjax.text.chat import make_chat
 from arkjax.text.tokenizer import Tokenizer
+from arkjax.trajectories.transcript import printable
 from arkjax.versions import versions
 
 EMBEDDED_RUN = Path("runs/embedded")
@@ -263,11 +272,11 @@ class _Evaluation:
             path / "calls",
         )
         base = library.vanilla(max_tokens=most)
-        team = _with_tokens(self.team, wish.team, most) if self.team else None
+        team = with_tokens(self.team, wish.team, most) if self.team else None
         teams = [base] + ([team] if team else [])
-        needed = [n for one in teams for n in contest.tokens(one) if n <= context]
+        needed = [n for one in teams for n in contest.needed(one) if n <= context]
         rows = mesh.shape["data"]
-        engine_config = sized(model.config, needed or [context], wish.slots, rows, self.tokenizer)
+        engine_config = sized(model.config, needed, wish.slots, rows, self.tokenizer)
         self.progress.say(
             f"{len(self.problems):,} problems of {self.task.name}, {wish.split}; answers of up to "
             f"{most} tokens, {engine_config.slots} at once in up to "
@@ -277,7 +286,7 @@ class _Evaluation:
         played = {"base": contest.play("base", base, engine, self.progress)}
         samples = wish.samples
         if team:
-            if roles := _opening_roles(team):
+            if roles := opening_roles(team):
                 spec = library.roles(roles=roles, max_tokens=most)
                 played["role_vote"] = contest.play("role_vote", spec, engine, self.progress)
             played["team"] = contest.play("team", team, engine, self.progress, ("role_vote",))
@@ -336,6 +345,7 @@ class _Evaluation:
             claims=[(a, b, self.wish.split, None) for a, b in pairs if {a, b} <= set(present)],
             notes=self._notes(summary),
             oracle=summary["oracle"],
+            labels=self._labels(),
             command=self.wish.command,
         )
         scores = {name: dict(of_system) for name, of_system in summary["scores"].items()}
@@ -350,6 +360,13 @@ class _Evaluation:
         print(f"report: {self.directory.report / 'report.html'}", flush=True)
         return report
 
+    def _labels(self) -> dict[str, str]:
+        """The model's row is called after it, if one was given."""
+        name = model_name(self.wish.model) if self.wish.model else ""
+        # Nor like another row: a folder may well be called "team".
+        taken = {systems.label(n) for n in ("self_consistency", "role_vote", "team")}
+        return {"base": f"model {name}" if name in taken else name} if name else {}
+
     def _notes(self, summary: dict[str, Any]) -> list[str]:
         notes = []
         total = len(self.problems)
@@ -357,8 +374,9 @@ class _Evaluation:
             notes.append(f"The problems are the first {total:,} of the split, no random choice.")
         for name, count in summary["unplayed"].items():
             if count:
+                who = self._labels().get(name, name)
                 notes.append(
-                    f"{name}: {count:,} of {total:,} problems do not fit into the model's context "
+                    f"{who}: {count:,} of {total:,} problems do not fit into the model's context "
                     f"with {summary['max_tokens']} tokens to answer; they count as wrong."
                 )
         if summary["choices_unscored"]:
@@ -366,29 +384,21 @@ class _Evaluation:
                 f"MC1 and MC2 leave out {summary['choices_unscored']:,} problems whose choices do "
                 "not fit into the model's context."
             )
-        if self.embedded and self.task.world is None:
+        # Not of a model that was given: it may know more than the embedded one.
+        if not self.wish.model and self.task.world is None:
             notes.append(_EMBEDDED_NOTE)
         return notes
 
 
-def _with_tokens(team: TeamSpec, name: str, most: int) -> TeamSpec:
-    """A shipped team with answers as long as everybody else's; others say theirs themselves."""
-    base, _, options = name.partition(":")
-    if base.endswith(".py") or "max_tokens" in options:
-        return team
-    agents = tuple(
-        dataclasses.replace(a, sampling=dataclasses.replace(a.sampling, max_tokens=most))
-        for a in team.agents
-    )
-    return dataclasses.replace(team, agents=agents, path=f"team {name}")
+def model_name(given: str) -> str:
+    """What a model is called after how it was given: "Qwen/Qwen3-8B", or its folder's name.
 
-
-def _opening_roles(team: TeamSpec) -> list[str]:
-    """The roles that speak in a team's first stage; none if there is only one."""
-    stage, _ = next(iter(team.plays()))
-    speakers = [team.agent(name) for name in team.select(stage.speakers)]
-    roles = [agent.role for agent in speakers if not agent.tool]
-    return roles if len(roles) > 1 else []
+    A folder in a run that is called `model` is named after the one around it, as `student_da`.
+    """
+    if given.startswith(PREFIX):
+        return printable(given.removeprefix(PREFIX))
+    parts = [part for part in Path(given).expanduser().resolve().parts if part != "model"]
+    return printable(parts[-1]) if parts[1:] else printable(given)
 
 
 def sized(

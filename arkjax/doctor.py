@@ -16,6 +16,7 @@ from typing import Literal
 
 from arkjax import __version__
 from arkjax.errors import ArkJAXError
+from arkjax.extras import REASONS, install
 from arkjax.progress import colours
 from arkjax.shipped import shipped_path
 
@@ -42,6 +43,8 @@ _OPTIONAL = {
     "tensorflow-datasets": "tasks",
     "tensorflow": "tasks",
     "tensorflow-text": "tasks",
+    "aiohttp": "serve",
+    "apache-beam": "beam",
 }
 _LOW_DISK_GIB = 2.0
 _LOW_MEMORY_GIB = 4.0
@@ -102,7 +105,7 @@ def _packages() -> Iterator[Finding]:
         if version is not None:
             yield Finding("ok", f"{package} {version} (optional)")
         else:
-            remedy = f"pip install -e '.[{extra}]' in the checkout if you use SeqIO tasks"
+            remedy = f"{install(extra)} if you use {REASONS[extra]}"
             yield Finding("ok", f"{package} is not installed (optional)", remedy)
 
 
@@ -130,7 +133,7 @@ def _devices() -> Iterator[Finding]:
     for name, (path, extra) in unused.items():
         if path.exists() and jax.default_backend() == "cpu":
             chosen = os.environ.get("JAX_PLATFORMS")
-            remedy = f"pip install -e '.[{extra}]' in the checkout"
+            remedy = install(extra)
             if chosen:
                 remedy = f"unset JAX_PLATFORMS (it is {chosen!r}), then {remedy} if need be"
             yield Finding("warning", f"this machine has a {name} that JAX does not use", remedy)

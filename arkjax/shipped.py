@@ -7,12 +7,16 @@ from arkjax.errors import DataError
 _PACKAGE = Path(__file__).resolve().parent
 
 
+def checkout() -> Path | None:
+    """The checkout that ArkJAX runs from; None if it is an installed package."""
+    root = _PACKAGE.parent
+    there = (root / "setup.py").is_file() and (root / "configs").is_dir()
+    return root if there else None
+
+
 def shipped_root() -> Path:
     """The directory that holds `configs/` and `data/`."""
-    checkout = _PACKAGE.parent
-    if (checkout / "setup.py").is_file() and (checkout / "configs").is_dir():
-        return checkout
-    return _PACKAGE / "_shipped"
+    return checkout() or _PACKAGE / "_shipped"
 
 
 def shipped_path(name: str) -> Path:

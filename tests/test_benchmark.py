@@ -49,7 +49,8 @@ def model(tmp_path_factory) -> Path:
         )
         for name, spec in weight_specs(config).items()
     }
-    path = tmp_path_factory.mktemp("model") / "model"
+    path = tmp_path_factory.mktemp("model") / "random-1" / "model"
+    path.parent.mkdir()
     info = {"tokenizer": Tokenizer(TOKENIZER).hash}
     save_model(path, Transformer(config, weights), info, {SENTENCEPIECE: TOKENIZER})
     return path
@@ -77,8 +78,8 @@ def test_a_model_alone(model, tmp_path, capsys):
     stage = out / "seed-0/evaluate"
     table = said.out.splitlines()
     assert table[0] == "3 problems of split test; costs per problem"
-    assert table[1].split()[:2] == ["system", "right,"] and table[2].startswith("base ")
-    assert "problems/s" in said.err and "has read nothing but its own small world" in said.out
+    assert table[1].split()[:2] == ["system", "right,"] and table[2].startswith("random-1 ")
+    assert "problems/s" in said.err and "has read nothing but its own small world" not in said.out
     rows = lines(stage / "answers.jsonl")
     assert [row["id"] for row in rows] == [f"gsm8k-test-0000{n}" for n in range(3)]
     assert [row["gold"] for row in rows] == ["5", "-7", "2"]
@@ -91,7 +92,9 @@ def test_a_model_alone(model, tmp_path, capsys):
     report = json.loads((out / "report/report.json").read_text())
     assert report["splits"]["test"]["systems"]["base"]["calls"] == 1
     assert report["command"].startswith("arkjax evaluate --task gsm8k --model ")
-    assert "base" in (out / "report/report.html").read_text()
+    assert report["labels"] == {"base": "random-1"}
+    page = (out / "report/report.html").read_text()
+    assert "random-1<code>base</code>" in page and "<li>random-1<b>" in page
 
 
 def test_the_same_command_goes_on_and_another_is_refused(model, tmp_path, capsys, monkeypatch):
@@ -163,17 +166,36 @@ def test_problems_without_room_count_as_wrong_and_are_counted(model, tmp_path, c
     records[1]["question"] = "How many words has this? " * 100
     data.write_text("".join(json.dumps(record) + "\n" for record in records))
     assert evaluate("--task", "gsm8k", "--source", data, "--quiet", model=model) == 0
-    assert "base: 1 of 3 problems do not fit into the model's context" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "random-1: 1 of 3 problems do not fit into the model's context" in said
     rows = lines(tmp_path / "runs/evaluate/gsm8k-test/seed-0/evaluate/answers.jsonl")
     assert [row["text"] == "" for row in rows] == [False, True, False]
     assert (rows[1]["correct"], rows[1]["extracted"]) == (False, None)
     assert "does not fit" in rows[1]["reason"]
 
 
-def test_no_problem_at_all_has_room(model, tmp_path, capsys):
-    assert evaluate("--task", "qmsum", "--split", "validation", "--quiet",
-                    "--max-tokens", 250, model=model) == 0  # fmt: skip
-    assert "base: 3 of 3 problems do not fit" in capsys.readouterr().out
+@pytest.mark.parametrize("team", ["", "debate:rounds=2"])
+def test_where_no_problem_has_room_nothing_is_measured(model, team, tmp_path, capsys):
+    command = ["--task", "qmsum", "--split", "validation", "--max-tokens", 250]
+    if team:
+        # Alone the model has room for these.
+        command = ["--task", "gsm8k", "--max-tokens", 60, "--team", team]
+    assert evaluate(*command, "--quiet", "--out", "here", model=model) == 3
+    said = capsys.readouterr()
+    assert "none of the 3 problems fits into the model's context" in said.err
+    assert f"with team {'debate' if team else 'vanilla'!r}: the shortest needs " in said.err
+    assert "the model holds 256; give a model with a longer context" in said.err
+    assert not said.out and not (tmp_path / "here/report").exists()
+    assert not list(tmp_path.rglob("outcomes.parquet"))
+
+
+def test_models_are_called_as_they_were_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert benchmark.model_name("hf:Qwen/Qwen3-8B") == "Qwen/Qwen3-8B"
+    assert benchmark.model_name("runs/q/seed-0/distill/student_da/model") == "student_da"
+    assert benchmark.model_name("models/mine/") == "mine"
+    (tmp_path / "model").mkdir()
+    assert benchmark.model_name("model") == tmp_path.name
 
 
 def test_graded_figures_are_in_the_table(model, tmp_path, capsys):
@@ -209,6 +231,16 @@ def test_the_real_file(model, tmp_path, monkeypatch, capsys):
     assert "3 problems of split test" in capsys.readouterr().out
     rows = lines(tmp_path / "runs/evaluate/gsm8k-test/seed-0/evaluate/answers.jsonl")
     assert [row["gold"] for row in rows] == ["18", "3", "70000"]
+
+
+def test_without_a_model_the_note_says_what_the_embedded_one_is(
+    model, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(benchmark, "embedded_model", lambda progress: str(model))
+    assert evaluate("--task", "gsm8k", "--limit", 1, "--quiet") == 0
+    said = capsys.readouterr().out
+    assert "has read nothing but its own small world" in said
+    assert said.splitlines()[2].startswith("base ")
 
 
 def test_without_a_model_the_embedded_one_is_taken(tiny_run, tmp_path, monkeypatch, capsys):
@@ -295,7 +327,7 @@ def test_the_readmes_own_task_in_a_config(shop, tmp_path):
         (["--task", "gsm8k", "--config.seeds=(1,)"], 2, "--config.seeds is for runs"),
         (["--task", "gsm8k", "--redo", "sample"], 2, "there is only --redo evaluate"),
         (["--task", "gsm8", "--model", "m"], 2, "no task 'gsm8'; did you mean 'gsm8k'"),
-        (["--task", "gsm8k", "--split", "dev"], 2, "there is no split 'dev' of gsm8k"),
+        (["--task", "gsm8k", "--split", "dev"], 2, "'dev' of gsm8k; it is called 'validation'"),
         (["--task", "gsm8k", "--limit", "0"], 2, "--limit is 0: it must be at least 1"),
         (["--task", "gsm8k", "--limit", "4"], 2, "which has 3"),
         (["--task", "gsm8k", "--max-tokens", "-1"], 2, "--max-tokens is -1"),

@@ -118,11 +118,12 @@ def test_a_split_of_a_task_in_a_file_and_of_the_other_world(tmp_path, monkeypatc
     monkeypatch.setattr(registry, "_FILES", {})
     file = tmp_path / "mine.py"
     file.write_text(
+        "from arkjax.tasks.graders import MathGrader\n"
         "from arkjax.tasks.problems import Problem\n"
         "from arkjax.tasks.registry import Task, register_task\n"
         "one = Problem('a', 'Why?', '1', 'mine', 'd')\n"
         "load = lambda split, limit=None: [one][:limit]\n"
-        "register_task(Task('mine', None, ('test',), load))\n"
+        "register_task(Task('mine', MathGrader(), ('test',), load))\n"
     )
     split = "mine.py:mine:test"
     made = session(f"--config.evaluation.splits=('test','{split}')")

@@ -19,6 +19,7 @@ from arkjax.beam import files
 from arkjax.beam.recipe import Recipe, facts
 from arkjax.beam.tally import Tally
 from arkjax.errors import ConfigError, DataError
+from arkjax.extras import install
 from arkjax.progress import Progress, Task
 from arkjax.storage import ASIDE, flush, plain, remove, storage_errors
 from arkjax.synthesis.example_files import COUNTS
@@ -142,9 +143,7 @@ def _check_installed() -> None:
     try:
         import apache_beam  # noqa: F401
     except ImportError as error:
-        raise ConfigError(
-            f"Apache Beam cannot be imported ({error}): pip install 'arkjax[beam]'"
-        ) from None
+        raise ConfigError(f"Apache Beam cannot be imported ({error}): {install('beam')}") from None
 
 
 def _place(out: str, overwrite: bool) -> str:

@@ -29,8 +29,8 @@ def add_parser(commands: argparse._SubParsersAction, name: str) -> argparse.Argu
         action="append",
         default=[],
         metavar="RUN=NAME",
-        help="what to call a run (default: its folder's name); NAME=RUN does as well; may be "
-        "repeated",
+        help="what to call a run (default: its folder's name), which is given by its path or its "
+        "folder's name; NAME=RUN does as well; may be repeated",
     )
     parser.add_argument(
         "--split", action="append", default=[], help="only this split; may be repeated"
@@ -89,11 +89,18 @@ def _check_roots(roots: Sequence[Path]) -> None:
 def _given(text: str, roots: Sequence[Path]) -> tuple[Path, str]:
     """A run and its name, of "RUN=NAME" or "NAME=RUN"."""
     places = {root.resolve(): root for root in roots}
+    own = [place.name for place in places]
+    # A folder's own name will do, unless several have it; a path that is one of the runs' counts.
+    short = {name: root for name, root in zip(own, roots, strict=True) if own.count(name) == 1}
     for at in (index for index, letter in enumerate(text) if letter == "="):
         left, right = text[:at], text[at + 1 :]
         for root, name in ((left, right), (right, left)):
             if root and Path(root).resolve() in places:
                 return places[Path(root).resolve()], name
+    for at in (index for index, letter in enumerate(text) if letter == "="):
+        left, right = text[:at], text[at + 1 :]
+        if (left in short) != (right in short):
+            return (short[left], right) if left in short else (short[right], left)
     raise ConfigError(
         f"--name {text}: expected RUN=NAME with one of the runs: {', '.join(map(str, roots))}"
     )

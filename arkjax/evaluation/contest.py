@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from arkjax.errors import DataError
 from arkjax.evaluation.outcomes import Outcome
 from arkjax.evaluation.systems import outcomes_of
 from arkjax.progress import Progress
@@ -72,6 +73,24 @@ class Contest:
     def tokens(self, team: TeamSpec) -> list[int]:
         """Tokens that the longest call of each problem can need."""
         return tokens_needed(team, self.problems, self.chat, team_tools(team))
+
+    def needed(self, team: TeamSpec) -> list[int]:
+        """As `tokens`, of a team that can play.
+
+        Raises:
+          DataError: if not one of the problems fits into the context: figures of none would read as
+            if something had been measured.
+        """
+        tokens = self.tokens(team)
+        if min(tokens) > self.context:
+            task = self.problems[0].task
+            raise DataError(
+                f"{task}, split {self.split}: none of the {len(tokens):,} problems fits into the "
+                f"model's context with team {team.name!r}: the shortest needs {min(tokens):,} "
+                f"tokens with its answer, and the model holds {self.context:,}; give a model with "
+                "a longer context, shorter problems or a smaller --max-tokens"
+            )
+        return tokens
 
     def play(
         self,
@@ -155,6 +174,26 @@ class Contest:
     def _scores(self, problem: Problem, text: str) -> dict[str, float]:
         graded = isinstance(self.grader, ScoredGrader)
         return dict(self.grader.score(problem, text)) if graded else {}
+
+
+def with_tokens(team: TeamSpec, name: str, most: int) -> TeamSpec:
+    """A shipped team with answers as long as everybody else's; others say theirs themselves."""
+    base, _, options = name.partition(":")
+    if base.endswith(".py") or "max_tokens" in options:
+        return team
+    agents = tuple(
+        dataclasses.replace(a, sampling=dataclasses.replace(a.sampling, max_tokens=most))
+        for a in team.agents
+    )
+    return dataclasses.replace(team, agents=agents, path=f"team {name}")
+
+
+def opening_roles(team: TeamSpec) -> list[str]:
+    """The roles that speak in a team's first stage; none if there is only one."""
+    stage, _ = next(iter(team.plays()))
+    speakers = [team.agent(name) for name in team.select(stage.speakers)]
+    roles = [agent.role for agent in speakers if not agent.tool]
+    return roles if len(roles) > 1 else []
 
 
 def unplayed(answers: Sequence[Answer]) -> int:

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from arkjax.errors import ConfigError
+from arkjax.extras import install
 from arkjax.models.config import Quantization
 
 # Ends the name of the scales of a quantised matrix.
@@ -146,6 +147,6 @@ def _qwix(kind: Quantization, what: str = "weights") -> ModuleType:
     except ImportError as error:
         raise ConfigError(
             f"{what} in {kind!r} takes the package qwix, which cannot be imported ({error}): "
-            "pip install 'arkjax[lora]'"
+            f"{install('lora')}"
         ) from error
     return qwix

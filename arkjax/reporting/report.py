@@ -48,6 +48,7 @@ def build_report(
     measured_by: Mapping[str, tuple[str, str]] | None = None,
     name: str | None = None,
     task: str | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Turn the outcome table into the content of `report.json`.
 
@@ -76,6 +77,7 @@ def build_report(
         for systems not named: "base" and "team".
       name: what the run is called.
       task: of the problems.
+      labels: what people read in place of a system's usual name.
 
     Returns:
       A mapping that JSON can hold.
@@ -138,10 +140,12 @@ def build_report(
         "resamples": resamples,
     }
     report |= {key: said for key, said in (("name", name), ("task", task)) if said}
-    report["notes"] = [*notes, *standing_notes(report)]
-    sentences = headline.sentences(report)
-    report["headline"] = sentences
-    return {"first_line": headline.first_line(report), **report}
+    if labels:
+        report["labels"] = dict(labels)
+    with systems.called(labels or {}):
+        report["notes"] = [*notes, *standing_notes(report)]
+        report["headline"] = headline.sentences(report)
+        return {"first_line": headline.first_line(report), **report}
 
 
 def _means(figures: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -186,8 +190,9 @@ def write_report(
     first = {name: report[name] for name in ("first_line", "schema") if name in report}
     rest = {name: report[name] for name in sorted(report) if name not in first}
     text = json.dumps(_sorted({**first, **rest}), indent=1, ensure_ascii=False, allow_nan=False)
-    figures = plots.all_plots(report, curves)
-    page = html.render_html(report, curves, debates, figures=figures)
+    with systems.called(report.get("labels", {})):
+        figures = plots.all_plots(report, curves)
+        page = html.render_html(report, curves, debates, figures=figures)
     with storage_errors(directory):
         (directory / "plots").mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():

@@ -1,7 +1,9 @@
 """The systems a report shows: their order, their names for people, what each of them is."""
 
+import contextlib
+import contextvars
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from arkjax.errors import ConfigError
 from arkjax.synthesis.strategies import PHASES, Strategy, strategy
@@ -27,6 +29,8 @@ _NAMES = {
     "control_single_agent": "control: single agent",
     "control_no_debate": "control: no debate",
 }
+_CALLED: contextvars.ContextVar[Mapping[str, str] | None]
+_CALLED = contextvars.ContextVar("called", default=None)
 _ACRONYMS = {"da", "rsft", "pad", "kl", "grpo", "gkd"}
 MEANINGS = {
     "base": "the model, one greedy call",
@@ -58,8 +62,20 @@ def kind(system: str) -> str:
     return system if system in ("base", "team") else "other"
 
 
+@contextlib.contextmanager
+def called(names: Mapping[str, str]) -> Iterator[None]:
+    """Within it, `label` gives systems these names."""
+    before = _CALLED.set(dict(names))
+    try:
+        yield
+    finally:
+        _CALLED.reset(before)
+
+
 def label(system: str) -> str:
     """The name that people read."""
+    if own := (_CALLED.get() or {}).get(system):
+        return own
     system, run = of_run(system)
     if run:
         return f"{label(system)}, {run}"

@@ -26,6 +26,7 @@ def systems_table(report: Mapping[str, Any], split: str) -> str:
       report: of `build_report`; further figures by system in "scores", such as F1, become columns.
       split: which of its splits.
     """
+    labels = report.get("labels", {})
     found, scores = report["splits"][split]["systems"], report.get("scores", {})
     extra = list(dict.fromkeys(name for of_system in scores.values() for name in of_system))
     head = ["system", "right, %", "calls", "prompt tokens", "generated", "seconds"]
@@ -35,7 +36,7 @@ def systems_table(report: Mapping[str, Any], split: str) -> str:
         entry, per_right = found[name], found[name]["per_correct"]["seconds"]
         rows.append(
             [
-                systems.label(name),
+                labels.get(name) or systems.label(name),
                 f"{percent(entry['accuracy'])} {interval(entry['ci95'])}",
                 f"{entry['calls']:.1f}",
                 f"{entry['prompt_tokens']:,.0f}",

@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from arkjax.errors import ArkJAXError, ConfigError, DataError
+from arkjax.extras import install
 from arkjax.sampling.completions import BadReply
 from arkjax.sampling.pace import LONGEST_WAIT, Pace, Window, asked_wait, backoff, used_up
 from arkjax.sampling.remote_config import RemoteConfig
@@ -332,7 +333,7 @@ def _import_aiohttp() -> Any:
     except ImportError as error:
         raise ConfigError(
             f"remote generators need the package aiohttp, which cannot be imported ({error}): "
-            "pip install 'arkjax[serve]'"
+            f"{install('serve')}"
         ) from error
     return aiohttp
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from arkjax.errors import ConfigError
+from arkjax.extras import install
 from arkjax.options import add_talking_arguments, positive_count
 
 KEY_VARIABLE = "ARKJAX_API_KEY"
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
       ConfigError: if a setting is wrong, the address is taken, or aiohttp is not installed.
     """
     if importlib.util.find_spec("aiohttp") is None:
-        raise ConfigError("arkjax serve needs aiohttp: pip install 'arkjax[serve]'")
+        raise ConfigError(f"arkjax serve needs aiohttp: {install('serve')}")
     key = read_key(arguments.api_key_file, os.environ)
 
     from arkjax.serving import service

@@ -5,6 +5,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from arkjax.errors import ConfigError
+
 
 def question_hash(question: str) -> str:
     """SHA-256 of a question's words, however they are spaced."""
@@ -60,6 +62,31 @@ class Grader(Protocol):
 
     def grade(self, problem: Problem, text: str) -> Grade:
         """Compare the answer stated in `text` with the problem's gold answer."""
+
+
+def check_grader(grader: object, owner: str) -> None:
+    """Refuse what cannot grade.
+
+    Args:
+      grader: what was given as one.
+      owner: whose it is, for the error.
+
+    Raises:
+      ConfigError: if it is no grader.
+    """
+    if isinstance(grader, type):
+        raise ConfigError(f"{owner}: grader is the class: give {grader.__name__}(), one made of it")
+    methods = ("extract", "equal", "accepts", "grade")
+    lacking = [name for name in methods if not callable(getattr(grader, name, None))]
+    if len(lacking) == len(methods):
+        raise ConfigError(
+            f"{owner}: grader is {type(grader).__name__} {grader!r:.60}, which is none: give one "
+            "such as MathGrader()"
+        )
+    if lacking:
+        raise ConfigError(
+            f"{owner}: grader {type(grader).__name__} lacks {', '.join(lacking)}(): see Grader"
+        )
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from arkjax.errors import ConfigError
+from arkjax.errors import ArkJAXError, ConfigError
 from arkjax.tasks.benchmarks import Benchmark
 from arkjax.tasks.benchmarks.table import BENCHMARKS
 from arkjax.tasks.documents import Document
@@ -14,7 +14,7 @@ from arkjax.tasks.drawing import SPLITS
 from arkjax.tasks.embedded_sets import EMBEDDED_SETS
 from arkjax.tasks.embedded_world import WorldConfig
 from arkjax.tasks.names import unknown_name
-from arkjax.tasks.problems import Grader, Problem
+from arkjax.tasks.problems import Grader, Problem, check_grader
 from arkjax.tasks.search_documents import make_documents as make_search_documents
 from arkjax.tasks.search_grader import SearchGrader
 from arkjax.tasks.search_sets import SEARCH_SETS
@@ -90,9 +90,16 @@ _FILES: dict[Path, tuple[str, ...]] = {}
 
 
 def register_task(task: Task) -> None:
-    """Make a task of one's own known by its name. Raises ConfigError if the name is taken."""
+    """Make a task of one's own known by its name.
+
+    Raises:
+      ConfigError: if the name is taken, or its grader is none.
+    """
     if task.name in _TASKS:
-        raise ConfigError(f"there is a task {task.name!r} already: choose another name")
+        file = next((path for path, names in _FILES.items() if task.name in names), None)
+        whose = f", of {file}" if file else ""
+        raise ConfigError(f"there is a task {task.name!r} already{whose}: choose another name")
+    check_grader(task.grader, f"task {task.name!r}")
     _TASKS[task.name] = task
 
 
@@ -158,17 +165,24 @@ def _run_task_file(path: Path) -> tuple[str, ...]:
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
-    except ConfigError:
-        raise
-    except SyntaxError as error:
-        raise ConfigError(f"{path}, line {error.lineno}: {error.msg}") from error
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-        where = f"{path}:{lines[-1]}" if lines else str(path)
-        raise ConfigError(f"{where}: {type(error).__name__}: {error}") from error
+        # What it registered before would be in the way when the file is mended.
+        for name in set(_TASKS) - before:
+            del _TASKS[name]
+        raise _failed(path, error) from error
     added = tuple(sorted(set(_TASKS) - before))
     if not added:
         raise ConfigError(f"{path} registers no task: call arkjax.tasks.registry.register_task")
     _FILES[path] = added
     return added
+
+
+def _failed(path: Path, error: Exception) -> ConfigError:
+    """What is wrong with a file that cannot be run, and in which line."""
+    if isinstance(error, SyntaxError):
+        return ConfigError(f"{path}, line {error.lineno}: {error.msg}")
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    where = f"{path}:{lines[-1]}" if lines else str(path)
+    kind = "" if isinstance(error, ArkJAXError) else f"{type(error).__name__}: "
+    return ConfigError(f"{where}: {kind}{error}")

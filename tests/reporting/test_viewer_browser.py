@@ -63,6 +63,27 @@ def test_a_debate_is_shown_with_signs_links_and_turns(opened):
     assert "could not be read" not in opened.text(".costs")
 
 
+def test_who_was_right_after_reading_others_did_not_put_itself_right(browser, tmp_path):
+    def talk(problem, readers_see, answers):
+        """Both are wrong at first; then they answer, having read what `readers_see`."""
+        first = [say(problem, name, 0, f"so {a}", a, False) for name, a in answers]
+        heard = {"all": [c.call_id for c in first], "own": [first[0].call_id], "none": []}
+        return [*first, say(problem, "ann", 1, "so 3", "3", True, heard[readers_see])]
+
+    wrong = (("ann", "7"), ("bob", "8"))
+    calls = [call for see in ("all", "own", "none") for call in talk(see, see, wrong)]
+    browser.open(page(record(tmp_path / "store", calls), tmp_path / "page.html"))
+    found = {}
+    for number, problem in enumerate(("all", "none", "own")):
+        browser.js(f"document.querySelectorAll('.line')[{number}].click()")
+        browser.kicker(problem)
+        turn = browser.text("#message-2 .turn")
+        found[turn] = browser.texts(".agents .badge")
+    assert found.pop("right after reading others, none of whom was right") == ["worked out"]
+    assert found == {"put itself right": ["alone"]}
+    browser.check()
+
+
 def test_what_a_message_read_is_shown_and_can_be_reached(opened):
     opened.hover("#message-2 .text")
     assert opened.js("[...document.querySelectorAll('.source')].map((e) => e.id)") == [

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from arkjax.errors import DataError
+from arkjax.hub import check_reachable
 
 PREFIX = "hf:"
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
@@ -39,10 +40,17 @@ def checkpoint_folder(source: str | Path) -> Path:
         raise DataError(
             f"fetching {text} needs huggingface_hub: pip install huggingface_hub{remedy}"
         ) from error
+    wanted = {"allow_patterns": _WANTED, "ignore_patterns": _UNWANTED, "revision": revision}
     try:
-        folder = huggingface_hub.snapshot_download(
-            repo, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED
-        )
+        try:
+            check_reachable()
+        except ConnectionError as error:
+            try:
+                cached = huggingface_hub.snapshot_download(repo, local_files_only=True, **wanted)
+            except Exception:
+                raise error from error.__cause__
+            return Path(cached)
+        folder = huggingface_hub.snapshot_download(repo, **wanted)
     except Exception as error:  # Of the network, of its libraries and of the Hub; many kinds.
         lines = str(error).strip().splitlines()
         reason = lines[0][:300] if lines else type(error).__name__

@@ -12,6 +12,10 @@ const ALONE = {
   corrected: "put itself right", misled: "went wrong by itself", moved: "changed its answer",
   adopted: "", invented: "",
 };
+// Of messages that read others, none of which states the new answer.
+const AFTER = {
+  ...ALONE, corrected: "right after reading others", misled: "went wrong after reading others",
+};
 
 class Transcript {
   constructor(box, scale, ways) {
@@ -79,7 +83,7 @@ class Transcript {
       return make("li", agentClass(place), [
         this.speaker(name),
         make("span", "soft", stated.length ? `${right} of ${stated.length} right` : ""),
-        ...credits(agents[name]),
+        ...credits(agents[name], this.alone(own)),
       ]);
     });
     const prefill = cost.prefill_tokens;
@@ -193,14 +197,34 @@ class Transcript {
     const turn = this.turns.get(i);
     const credit = { ...call.credit };
     if (turn) {
-      const words = turn.sources.length ? KINDS[turn.kind] : ALONE[turn.kind];
+      const words = turn.sources.length ? KINDS[turn.kind] : this.without(turn, call);
       if (words) delete credit.own;
       if (words) {
         const sources = turn.sources.map((source) => this.link(source));
         parts.push(make("span", `turn ${turn.kind}`, [words, ...sources]));
       }
     }
-    return make("header", "", [...parts, ...credits(credit)]);
+    return make("header", "", [...parts, ...credits(credit, this.alone([call]))]);
+  }
+
+  /** How an author came by an answer that no message states which it had read. */
+  without(turn, call) {
+    const read = this.others(call);
+    const words = (read.length ? AFTER : ALONE)[turn.kind];
+    const wrong = read.every((other) => other && !other.correct);
+    return turn.kind === "corrected" && read.length && wrong
+      ? `${words}, none of whom was right` : words;
+  }
+
+  /** The messages of others that a message had read; null for one that is not in this record. */
+  others(call) {
+    return call.parents.map((parent) => this.debate.calls[parent] ?? null)
+      .filter((other) => other === null || (other.agent !== call.agent && !other.action));
+  }
+
+  /** Whether an agent had a right answer of its own, and had read nobody before. */
+  alone(own) {
+    return own.some((call) => call.credit.own && !this.others(call).length);
   }
 
   /** A button that goes to another message. */
@@ -367,11 +391,14 @@ function visible(text) {
   return text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥") || "(no text)";
 }
 
-/** What a message or an agent contributed, as small words. */
-function credits(credit) {
+/** What a message or an agent contributed, as small words; `alone`: it had read nobody. */
+function credits(credit, alone) {
   const words = [];
   if (credit.first) words.push(["first", "stated the team's final answer first"]);
-  if (credit.own) words.push(["alone", "right without having read the answer"]);
+  if (credit.own && alone) words.push(["alone", "right without having read anybody"]);
+  else if (credit.own) {
+    words.push(["worked out", "right, though no message that it had read states the answer"]);
+  }
   const { corrected, misled } = credit;
   if (corrected) words.push([`corrected ${digits(corrected, 2)}`, "others put right", "good"]);
   if (misled) words.push([`misled ${digits(misled, 2)}`, "others led away", "bad"]);

@@ -3,29 +3,14 @@
 import dataclasses
 import hashlib
 import itertools
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+import re
+from collections.abc import Callable, Iterator
 
 from arkjax.errors import ConfigError, DataError
-from arkjax.tasks.benchmarks.places import Layout, rows
+from arkjax.tasks.benchmarks.drafts import Reader, check_gold, drafts_of, guarded
+from arkjax.tasks.benchmarks.places import Layout, canonical_split, rows
 from arkjax.tasks.benchmarks.records import Record
-from arkjax.tasks.problems import Grader, Problem
-
-
-@dataclasses.dataclass(frozen=True)
-class Draft:
-    """A problem before it has its id.
-
-    Attributes:
-      question: what the model reads, without the sentence that says how to answer.
-      answer, domain, meta: as of `Problem`; `meta` must be what JSON can hold.
-    """
-
-    question: str
-    answer: str
-    domain: str = ""
-    meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+from arkjax.tasks.problems import Grader, Problem, check_grader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,23 +26,48 @@ class Benchmark:
       instruction: how the answer is to be stated; the last paragraph of every question.
       several: a record may become several problems.
       begin: is shown the first records of a split, and makes the reader of all of them.
+      published: its answers are taken as they are, without asking the grader whether it accepts
+        them.
+
+    Raises:
+      ConfigError: if one of them is of the wrong kind.
     """
 
     name: str
-    read: Callable[[Record], Iterable[Draft]]
+    read: Reader
     grader: Grader
     splits: tuple[str, ...] = ("train", "validation", "test")
     layout: Layout | None = None
     instruction: str = ""
     several: bool = False
-    begin: Callable[[list[Record]], Callable[[Record], Iterable[Draft]]] | None = None
+    begin: Callable[[list[Record]], Reader] | None = None
+    published: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not re.fullmatch(r"[\w.-]+", self.name):
+            raise ConfigError(
+                f"Benchmark: name is {self.name!r}: give letters, digits, _, . and - only"
+            )
+        what = f"Benchmark {self.name!r}"
+        check_grader(self.grader, what)
+        for field in ("read", "begin"):
+            value = getattr(self, field)
+            if not callable(value) and (field, value) != ("begin", None):
+                raise ConfigError(f"{what}: {field} is {value!r:.60}: give a function")
+        splits = self.splits
+        if isinstance(splits, str) or not splits or not all(isinstance(s, str) for s in splits):
+            raise ConfigError(f'{what}: splits is {splits!r:.60}: give names, as in ("test",)')
+        if not isinstance(self.layout, Layout | None):
+            raise ConfigError(f"{what}: layout is {self.layout!r:.60}: give a Layout")
+        if not isinstance(self.instruction, str):
+            raise ConfigError(f"{what}: instruction is {self.instruction!r:.60}: give text")
 
     def load(
         self,
         split: str,
         limit: int | None = None,
         *,
-        source: str = "",
+        source: str | None = "",
         instruct: bool = True,
         seed: int | None = None,
     ) -> list[Problem]:
@@ -67,8 +77,8 @@ class Benchmark:
           split: one of `splits`.
           limit: how many; only as much is read as that takes. None: all.
           source: where they lie: a file (.jsonl, .json, .csv, .parquet; all but the last also
-            packed, .gz), a folder, `hf:owner/name[@revision]` or `tfds:name`. Empty:
-            `$ARKJAX_DATASETS/NAME` if that is a folder, else the data set's home on the Hub.
+            packed, .gz), a folder, `hf:owner/name[@revision]` or `tfds:name`. Empty
+            or None: `$ARKJAX_DATASETS/NAME` if that is a folder, else its home on the Hub.
           instruct: whether the question ends by saying how the answer is to be stated.
           seed: None keeps the order of the files; a number takes the problems in an order that it
             draws, for which all are read.
@@ -83,12 +93,14 @@ class Benchmark:
             field and remedy.
         """
         if split not in self.splits:
+            meant = canonical_split(split)
+            hint = f"it is called {meant!r} here; " if meant != split else ""
             raise ConfigError(
-                f"there is no split {split!r} of {self.name}; known: {', '.join(self.splits)}"
+                f"there is no split {split!r} of {self.name}; {hint}known: {', '.join(self.splits)}"
             )
         if limit is not None and limit < 1:
             raise ConfigError(f"{limit} problems asked of split {split!r}: ask for at least one")
-        stream = self._problems(split, source, instruct)
+        stream = self._problems(split, source or "", instruct)
         if seed is not None:
             stream = iter(sorted(stream, key=lambda p: _draw(seed, p.id)))
         problems = list(itertools.islice(stream, limit))
@@ -110,13 +122,14 @@ class Benchmark:
         read = self.read
         if self.begin is not None:
             first = list(itertools.islice(records, 256))
-            read, records = self.begin(first), itertools.chain(first, records)
+            if first:
+                read = guarded(self.begin, first, first[0])
+            records = itertools.chain(first, records)
         ending = f"\n\n{self.instruction}" if instruct and self.instruction else ""
         for index, record in enumerate(records):
-            for number, draft in enumerate(read(record)):
+            for number, (draft, line) in enumerate(drafts_of(record, read, self.several)):
                 part = f"-{number}" if self.several else ""
-                _check_meta(record, draft.meta)
-                yield Problem(
+                problem = Problem(
                     id=f"{self.name}-{split}-{index:05d}{part}",
                     question=draft.question + ending,
                     answer=draft.answer,
@@ -124,16 +137,10 @@ class Benchmark:
                     domain=draft.domain or self.name,
                     meta=draft.meta,
                 )
+                if not self.published:
+                    check_gold(self.grader, problem, line, record)
+                yield problem
 
 
 def _draw(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed} {name}".encode()).digest()
-
-
-def _check_meta(record: Record, meta: Mapping[str, Any]) -> None:
-    try:
-        json.dumps(meta, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise record.wrong(
-            "meta", f"the reader made of it what JSON cannot hold ({error})"
-        ) from error

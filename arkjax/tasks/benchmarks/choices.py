@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from arkjax.tasks.benchmarks.benchmark import Draft
+from arkjax.tasks.benchmarks.drafts import Draft
 from arkjax.tasks.benchmarks.records import Record
 
 INSTRUCTION = (

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from arkjax.tasks.benchmarks.benchmark import Draft
+from arkjax.tasks.benchmarks.drafts import Draft
 from arkjax.tasks.benchmarks.records import Record
 
 INSTRUCTION = "Reason step by step, and give the final answer at the end as \\boxed{answer}."

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from arkjax.errors import DataError
+from arkjax.extras import install
+from arkjax.hub import check_reachable
 from arkjax.tasks.benchmarks import files
 
 VARIABLE = "ARKJAX_DATASETS"
@@ -51,6 +53,11 @@ class Layout:
     names: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     without: Sequence[str] = ()
     keyed: bool = False
+
+
+def canonical_split(name: str) -> str:
+    """What a split is called here, of which `dev` is another name of `validation`, and so on."""
+    return next((split for split, words in _ALIASES.items() if name in words), name)
 
 
 def rows(layout: Layout, task: str, split: str, source: str) -> Rows:
@@ -194,6 +201,7 @@ def _of_hub(layout: Layout, split: str, name: str) -> list[tuple[str, Callable[[
         ) from error
     settings = {"repo_type": "dataset", "revision": revision}
     try:
+        check_reachable()
         names = huggingface_hub.HfApi().list_repo_files(repo, **settings)
     except Exception as error:  # Of the network, of its libraries and of the Hub; many kinds.
         try:
@@ -232,9 +240,7 @@ def _from_tfds(name: str, split: str) -> Rows:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise DataError(
-            f"{TFDS}{name} needs TensorFlow Datasets: pip install 'arkjax[tasks]'"
-        ) from error
+        raise DataError(f"{TFDS}{name} needs TensorFlow Datasets: {install('tasks')}") from error
     try:
         builder = tfds.builder(name)
         builder.download_and_prepare()

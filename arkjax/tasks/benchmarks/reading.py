@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from arkjax.tasks.benchmarks.benchmark import Draft
+from arkjax.tasks.benchmarks.drafts import Draft
 from arkjax.tasks.benchmarks.records import Record
 
 SPAN_INSTRUCTION = (

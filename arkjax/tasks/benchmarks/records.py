@@ -2,10 +2,14 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from arkjax.errors import DataError
+
+_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+_WHOLE = re.compile(r"[+-]?[0-9]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,18 +86,29 @@ class Record:
     def number(self, *fields: str) -> str:
         """A number as its shortest text, "51" for 51.0 as well as for "51.0".
 
+        A text may have commas between thousands, "3,000" or "1,234.5", where each group but the
+        first has three digits; whole numbers are taken as they are, however long.
+
         Raises:
           DataError: if there is none.
         """
         value = self.any(*fields)
+        text = value.strip() if isinstance(value, str) else value
+        if isinstance(text, str) and _THOUSANDS.fullmatch(text):
+            text = text.replace(",", "")
         try:
-            if isinstance(value, bool):
+            if isinstance(text, bool):
                 raise ValueError
-            number = float(value)
+            if isinstance(text, int) or (isinstance(text, str) and _WHOLE.fullmatch(text)):
+                return str(int(text))
+            number = float(text)
             if not math.isfinite(number):
                 raise ValueError
         except (TypeError, ValueError, OverflowError):
-            raise self.wrong(fields[0], f"expected a number, found {str(value)[:60]!r}") from None
+            raise self.wrong(
+                fields[0],
+                f"expected a number such as 3000, 3,000 or 2.5, found {str(value)[:60]!r}",
+            ) from None
         return str(int(number)) if number.is_integer() else repr(number)
 
     def part(self, value: Any, field: str) -> "Record":

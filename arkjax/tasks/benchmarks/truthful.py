@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-from arkjax.tasks.benchmarks.benchmark import Draft
 from arkjax.tasks.benchmarks.choices import with_options
+from arkjax.tasks.benchmarks.drafts import Draft
 from arkjax.tasks.benchmarks.records import Record
 
 INSTRUCTION = "Answer in one or two sentences."

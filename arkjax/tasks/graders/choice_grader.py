@@ -41,10 +41,19 @@ class ChoiceGrader:
         return _folded(a) == _folded(b) != ""
 
     def accepts(self, problem: Problem, answer: str) -> bool:
-        """Whether an answer is the gold letter or the text of its option."""
-        if self.equal(answer, problem.answer):
-            return True
-        return self._option(problem, answer) == problem.answer.strip().upper()
+        """Whether an answer is the gold letter or the text of its option.
+
+        None is where the gold answer is no letter, or one of no option.
+        """
+        gold = problem.answer.strip().upper()
+        if len(gold) != 1 or gold not in self._letters(problem):
+            return False
+        return self.equal(answer, gold) or self._option(problem, answer) == gold
+
+    def expects(self, problem: Problem) -> str:
+        """Which gold answers a problem can have, for people."""
+        letters = ", ".join(self._letters(problem)) or 'none, as meta["options"] is empty'
+        return f"the letter of an option: {letters}"
 
     def grade(self, problem: Problem, text: str) -> Grade:
         """Compare the letter or option that `text` states with the gold letter."""
@@ -54,6 +63,11 @@ class ChoiceGrader:
         if found.letter == problem.answer.strip().upper():
             return Grade(True, found.letter, f"matches; read {found.where}")
         return Grade(False, found.letter, f"expected {problem.answer}; read {found.where}")
+
+    def _letters(self, problem: Problem) -> str:
+        options = problem.meta.get("options")
+        counted = isinstance(options, Sequence) and not isinstance(options, str)
+        return self.choices.upper()[: len(options) if counted else None]
 
     def _option(self, problem: Problem, stated: str) -> str | None:
         """The letter of the one option whose text this is, an article before it aside."""

@@ -44,6 +44,8 @@ class MathGrader:
 
     def accepts(self, problem: Problem, answer: str) -> bool:
         """Whether an extracted answer is the gold answer."""
+        if answer == problem.answer:
+            return bool(answer.strip())
         return self._compare(gold_answer(problem), answer).equal
 
     def grade(self, problem: Problem, text: str) -> Grade:

@@ -116,9 +116,16 @@ class Hub(types.ModuleType):
     def __init__(self, folder, offline=False):
         super().__init__("huggingface_hub")
         self.folder, self.offline, self.fetched = folder, offline, []
+        self.endpoint = "https://hub.invalid"
 
     def HfApi(self):
         return self
+
+    def get_session(self):
+        return self
+
+    def head(self, url, *, timeout):
+        assert url == "https://hub.invalid"
 
     def list_repo_files(self, repo, *, repo_type, revision):
         assert (repo, repo_type) == ("somebody/sums", "dataset")
@@ -174,7 +181,9 @@ def test_with_nothing_at_all_the_ways_are_named(tmp_path, monkeypatch):
 
 def test_limits_splits_and_orders(tmp_path):
     path = str(put(tmp_path, "numbers.jsonl", *range(40)))
-    with pytest.raises(ConfigError, match="there is no split 'dev' of sums; known: train"):
+    with pytest.raises(
+        ConfigError, match="no split 'dev' of sums; it is called 'validation' here; known: train"
+    ):
         SET.load("dev", source=path)
     with pytest.raises(
         ConfigError, match="41 problems asked of split 'test' of sums, which has 40"
