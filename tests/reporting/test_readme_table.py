@@ -15,7 +15,10 @@ from .test_report import build, outcomes
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "launch" / "readme_table.py"
 # By their blocks in the README: reports beside the config that made them.
-STUDIES = {"study": "embedded_study.report.json"}
+STUDIES = {
+    "study": "embedded_study.report.json",
+    "search": "embedded_study_search.report.json",
+}
 TEXT = (
     "# Title\n\n<!-- results:begin -->\nstale\n<!-- results:end -->\n\n"
     "<!-- big:begin -->\n<!-- big:end -->\nend\n"
