@@ -135,7 +135,7 @@ def beam():
     except ImportError as error:
         if os.environ.get("ARKJAX_BEAM") == "1":
             pytest.fail(f"ARKJAX_BEAM=1 and Apache Beam cannot be imported: {error}")
-        pytest.skip("Apache Beam is not installed: arkjax[beam], in an environment without SeqIO")
+        pytest.skip("Apache Beam is not installed: the extra beam, in an environment without SeqIO")
     return apache_beam
 
 

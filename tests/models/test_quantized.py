@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import sys
 from statistics import NormalDist
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from arkjax.errors import ConfigError
+from arkjax.extras import install
 from arkjax.models.quantized import (
     check_quantization,
     dequantize,
@@ -142,6 +144,6 @@ def test_a_missing_qwix_is_named_with_its_remedy(monkeypatch):
         lambda: quantize(jnp.ones((2, 2)), 1, "int8"),
         lambda: dequantize(jnp.ones((2, 2), jnp.int8), jnp.ones((2, 1)), "int8"),
     ):
-        with pytest.raises(ConfigError, match=r"pip install 'arkjax\[lora\]'") as error:
+        with pytest.raises(ConfigError, match=re.escape(install("lora"))) as error:
             call()
         assert "\n" not in str(error.value)

@@ -14,6 +14,7 @@ from jax.sharding import AxisType, Mesh
 
 from arkjax import config
 from arkjax.errors import ConfigError
+from arkjax.extras import install
 from arkjax.models import cache as cache_module
 from arkjax.models.cache import init_cache
 from arkjax.models.config import PROJECTIONS, Lora
@@ -326,7 +327,8 @@ def test_an_unknown_precision_is_refused_by_name(make_engine, field):
 @pytest.mark.parametrize("field", ["cache", "weights"])
 def test_a_missing_qwix_is_named_with_its_remedy(make_engine, monkeypatch, field):
     monkeypatch.setitem(sys.modules, "qwix", None)
-    with pytest.raises(ConfigError, match=rf"engine.{field} .*pip install 'arkjax\[lora\]'") as no:
+    remedy = re.escape(install("lora"))
+    with pytest.raises(ConfigError, match=rf"engine.{field} .*{remedy}") as no:
         make_engine(**{field: "int8"})
     assert "\n" not in str(no.value)
 

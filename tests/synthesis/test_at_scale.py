@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import re
 import shutil
 import sys
 
@@ -13,6 +14,7 @@ from arkjax.beam.pipeline import select
 from arkjax.beam.recipe import Recipe, facts
 from arkjax.distillation.rows import pack
 from arkjax.errors import ConfigError, DataError
+from arkjax.extras import install
 from arkjax.synthesis.example_files import read_counts, read_examples
 from arkjax.tasks.world_grader import WorldGrader
 from arkjax.trajectories.schema import SCHEMA, to_table
@@ -268,7 +270,7 @@ def test_options_and_forms_that_cannot_be_are_refused_before_anything_is_done(
 
 def test_without_beam_it_is_said_what_to_install(world, record, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    with pytest.raises(ConfigError, match=r"pip install 'arkjax\[beam\]'"):
+    with pytest.raises(ConfigError, match=re.escape(install("beam"))):
         run(world, tmp_path / "out", [record])
     assert list(tmp_path.iterdir()) == []
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import ssl
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import traceback
 import pytest
 
 from arkjax.errors import ArkJAXError, ConfigError
+from arkjax.extras import install
 from arkjax.sampling.remote import RemoteConfig, RemoteGenerator
 
 pytestmark = pytest.mark.fast
@@ -52,9 +54,8 @@ def test_a_key_is_needed_where_one_is_named(monkeypatch):
 
 def test_without_aiohttp_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "aiohttp", None)
-    with pytest.raises(
-        ConfigError, match=r"need the package aiohttp, .*pip install 'arkjax\[serve"
-    ):
+    remedy = re.escape(install("serve"))
+    with pytest.raises(ConfigError, match=f"need the package aiohttp, .*{remedy}"):
         RemoteGenerator(RemoteConfig("https://api.example.com/v1", "toy"))
 
 
