@@ -208,7 +208,7 @@ def quality(measured: Mapping[str, Any] | None) -> str:
     by_split = measured.get("splits")
     if by_split is None:
         known = ("measures", "judge")
-        by_split = {"": {name: figures for name, figures in measured.items() if name not in known}}
+        by_split = {"": {key: figures for key, figures in measured.items() if key not in known}}
     text, shown = "", []
     for split in systems.ordered_splits(by_split):
         found = by_split[split]
