@@ -161,10 +161,8 @@ def run_training(
     frozen = jax.device_put(model.arrays(), shardings(model.config, mesh, rules))
     trained = {name: frozen.pop(name) for name in sorted(trainable(model.config))}
     trained |= jax.device_put(extra, whole)
-    state_places, frozen_places = (
-        _state_places(optimizer, trained, mesh),
-        jax.tree.map(lambda x: x.sharding, frozen),
-    )
+    frozen_places = jax.tree.map(lambda x: x.sharding, frozen)
+    state_places = _state_places(optimizer, trained, mesh)
     state = jax.jit(functools.partial(_start, optimizer), out_shardings=state_places)(trained)
     del trained  # The state holds copies: steps take them apart, and the given model stays.
     step_fn = jax.jit(
